@@ -1,0 +1,277 @@
+//! What lies in `plugins/dist`: each component decodes, exports what it should, imports no more than it may, and says its
+//! name. Without a compiler; `builder check --compare` is the test with one.
+
+use std::collections::BTreeMap;
+
+use builder::component::{DOCS_SECTION, PACK_SECTION};
+use builder::layout::{Pack, Tree};
+use wit_component::DecodedWasm;
+use wit_parser::{Resolve, TypeDefKind, WorldId, WorldItem};
+
+/// File, exported interface, imported interfaces (of the host, without package and version), and whether it needs the
+/// engine with async support.
+const EXPECTED: &[(&str, &str, &[&str], bool)] = &[
+    ("camera", "outhaul:commands/camera@0.1.0", &["camera"], true),
+    ("fixtures/clash", "fixture:clash/gpu@0.1.0", &[], false),
+    (
+        "fixtures/devices",
+        "fixture:devices/devices@0.1.0",
+        &[],
+        false,
+    ),
+    ("fixtures/echo", "fixture:echo/echo@0.1.0", &[], false),
+    ("fixtures/echo-next", "fixture:echo/echo@0.2.0", &[], false),
+    (
+        "fixtures/flow",
+        "fixture:flow/flow@0.1.0",
+        &["output"],
+        true,
+    ),
+    (
+        "fixtures/future-result",
+        "fixture:future-result/later@0.1.0",
+        &[],
+        true,
+    ),
+    (
+        "fixtures/greedy",
+        "fixture:greedy/greedy@0.1.0",
+        &["process"],
+        true,
+    ),
+    (
+        "fixtures/hostile",
+        "fixture:hostile/hostile@0.1.0",
+        &["log", "output"],
+        false,
+    ),
+    (
+        "fixtures/nested-option",
+        "fixture:nested-option/nested@0.1.0",
+        &[],
+        false,
+    ),
+    (
+        "fixtures/resource-export",
+        "fixture:resource-export/counter@0.1.0",
+        &[],
+        false,
+    ),
+    (
+        "fixtures/stream-parameter",
+        "fixture:stream-parameter/taker@0.1.0",
+        &[],
+        true,
+    ),
+    (
+        "fixtures/two-streams",
+        "fixture:two-streams/twins@0.1.0",
+        &[],
+        true,
+    ),
+    (
+        "fixtures/typed-stream",
+        "fixture:typed-stream/words@0.1.0",
+        &[],
+        true,
+    ),
+    (
+        "fixtures/unknown-import",
+        "fixture:unknown-import/traveller@0.1.0",
+        &["teleport"],
+        false,
+    ),
+    ("fixtures/values", "fixture:values/values@0.1.0", &[], false),
+    ("fixtures/wasi", "fixture:wasi/wasi-hello@0.1.0", &[], false),
+    ("gpu", "outhaul:commands/gpu@0.1.0", &["gpu"], false),
+    (
+        "system",
+        "outhaul:commands/system@0.1.0",
+        &["output", "process", "system"],
+        true,
+    ),
+    (
+        "thermal",
+        "outhaul:thermal/thermal@0.1.0",
+        &["log", "system"],
+        false,
+    ),
+];
+
+/// A 60 KB pack compiles in 55 ms and deploys in a fraction of a second; what grows beyond this deserves a question.
+const LARGEST: usize = 128 << 10;
+
+fn packs() -> (Tree, Vec<Pack>) {
+    let tree = Tree::of_this_crate().expect("find the tree");
+    let packs = tree.packs().expect("list the packs");
+    (tree, packs)
+}
+
+fn wasm(tree: &Tree, pack: &Pack) -> Vec<u8> {
+    std::fs::read(tree.wasm(pack)).unwrap_or_else(|error| panic!("read `{}`: {error}", pack.file))
+}
+
+fn decode(wasm: &[u8]) -> (Resolve, WorldId) {
+    match wit_component::decode(wasm).expect("decode") {
+        DecodedWasm::Component(resolve, world) => (resolve, world),
+        DecodedWasm::WitPackage(..) => panic!("a WIT package"),
+    }
+}
+
+fn interfaces<'a>(resolve: &Resolve, items: impl Iterator<Item = &'a WorldItem>) -> Vec<String> {
+    let mut names: Vec<String> = items
+        .map(|item| match item {
+            WorldItem::Interface { id, .. } => resolve.id_of(*id).expect("a named interface"),
+            other => panic!("not an interface: {other:?}"),
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+fn is_async(resolve: &Resolve) -> bool {
+    let asynchronous =
+        |kind: &TypeDefKind| matches!(kind, TypeDefKind::Future(_) | TypeDefKind::Stream(_));
+    resolve.types.iter().any(|(_, ty)| asynchronous(&ty.kind))
+        || resolve.interfaces.iter().any(|(_, one)| {
+            one.functions
+                .values()
+                .any(|function| function.kind.is_async())
+        })
+}
+
+#[test]
+fn every_pack_is_built_from_these_sources() {
+    builder::check(builder::Compare::Never).expect("check");
+}
+
+#[test]
+fn a_changed_source_changes_the_digest_of_its_pack_alone() {
+    let (tree, packs) = packs();
+    let copy = tree
+        .copy_to(&std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("changed"))
+        .expect("copy");
+    let digest = |tree: &Tree, file: &str| {
+        let pack = packs.iter().find(|pack| pack.file == file).expect("listed");
+        builder::stamp::sources(tree, pack).expect("digest")
+    };
+    assert_eq!(
+        digest(&tree, "gpu"),
+        digest(&copy, "gpu"),
+        "a copy is the same"
+    );
+    std::fs::write(copy.plugins().join("gpu/src/lib.rs"), "//! Another.").expect("write");
+    assert_ne!(digest(&tree, "gpu"), digest(&copy, "gpu"));
+    assert_eq!(digest(&tree, "thermal"), digest(&copy, "thermal"));
+}
+
+#[test]
+fn components_export_and_import_what_they_should() {
+    let (tree, packs) = packs();
+    let files: Vec<&str> = packs.iter().map(|pack| pack.file.as_str()).collect();
+    let mut expected: Vec<&str> = EXPECTED.iter().map(|row| row.0).collect();
+    expected.sort_unstable();
+    assert_eq!(files, expected);
+    for pack in &packs {
+        let (_, export, imports, asynchronous) = EXPECTED
+            .iter()
+            .find(|row| row.0 == pack.file)
+            .expect("listed");
+        let (resolve, world) = decode(&wasm(&tree, pack));
+        let world = &resolve.worlds[world];
+        assert_eq!(
+            interfaces(&resolve, world.exports.values()),
+            [*export],
+            "{}",
+            pack.file
+        );
+        let mut imported = interfaces(&resolve, world.imports.values());
+        if pack.file == "fixtures/wasi" {
+            imported.retain(|name| !name.starts_with("wasi:"));
+        }
+        let wanted: Vec<String> = imports
+            .iter()
+            .map(|name| format!("outhaul:host/{name}@0.1.0"))
+            .collect();
+        assert_eq!(imported, wanted, "{}", pack.file);
+        assert_eq!(is_async(&resolve), *asynchronous, "{}", pack.file);
+    }
+}
+
+fn sections(wasm: &[u8]) -> BTreeMap<String, serde_json::Value> {
+    let ours = [PACK_SECTION, DOCS_SECTION];
+    wasmparser::Parser::new(0)
+        .parse_all(wasm)
+        .filter_map(|payload| match payload.expect("parse") {
+            wasmparser::Payload::CustomSection(section) if ours.contains(&section.name()) => {
+                Some((
+                    section.name().to_owned(),
+                    serde_json::from_slice(section.data()).expect("JSON"),
+                ))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn packs_say_their_name_and_their_docs() {
+    let (tree, packs) = packs();
+    for pack in &packs {
+        let sections = sections(&wasm(&tree, pack));
+        assert_eq!(sections[PACK_SECTION]["name"], pack.name, "{}", pack.file);
+        assert_eq!(
+            sections[PACK_SECTION]["version"], pack.version,
+            "{}",
+            pack.file
+        );
+        assert!(
+            sections[DOCS_SECTION]["interfaces"].is_object(),
+            "{}",
+            pack.file
+        );
+    }
+    let gpu = packs.iter().find(|pack| pack.file == "gpu").expect("gpu");
+    let docs = &sections(&wasm(&tree, gpu))[DOCS_SECTION]["interfaces"]["gpu"];
+    assert_eq!(
+        docs["functions"]["metrics"]["params"]["uuid"],
+        "only the GPU with this UUID"
+    );
+    assert_eq!(
+        docs["functions"]["metrics"]["doc"],
+        "Load, memory, temperature, power, clocks and processes of every GPU."
+    );
+    assert_eq!(
+        docs["types"]["sample"]["fields"]["power_limit"],
+        "Milliwatts."
+    );
+    assert_eq!(
+        docs["types"]["gpu_process"]["fields"]["memory_used"],
+        "Bytes of the device's memory it holds."
+    );
+}
+
+#[test]
+fn a_blob_tells_nothing_about_the_machine_that_made_it() {
+    let (tree, packs) = packs();
+    let home = std::env::home_dir().expect("a home").display().to_string();
+    let root = tree.root().display().to_string();
+    for pack in &packs {
+        let wasm = wasm(&tree, pack);
+        assert!(
+            wasm.len() <= LARGEST,
+            "`{}` has {} bytes",
+            pack.file,
+            wasm.len()
+        );
+        for path in [home.as_str(), root.as_str(), "/usr/", ".cargo/"]
+            .into_iter()
+            .filter(|path| path.len() > 3)
+        {
+            let found = wasm
+                .windows(path.len())
+                .any(|window| window == path.as_bytes());
+            assert!(!found, "`{}` contains `{path}`", pack.file);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! TLS by rustls: the system's roots or one CA file for those who dial, a certificate and key for those who listen.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use outhaul_protocol::error::{Code, Failure};
+use outhaul_protocol::handshake::{EXPORTER_LABEL, Exporter};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+/// Whom a dialer trusts.
+#[derive(Debug, Clone, Default)]
+pub struct Roots {
+    /// A PEM file of certificate authorities instead of the system's.
+    pub ca: Option<PathBuf>,
+}
+
+impl Roots {
+    pub(crate) fn client(&self) -> Result<Arc<ClientConfig>, Failure> {
+        // The system's roots take 13 ms to load: once per process, and only for those who dial wss.
+        static SYSTEM: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+        match &self.ca {
+            Some(path) => {
+                let mut store = RootCertStore::empty();
+                for certificate in certificates(path)? {
+                    store.add(certificate).map_err(|error| bad(path, &error.to_string()))?;
+                }
+                client_of(store)
+            }
+            None if SYSTEM.get().is_some() => Ok(SYSTEM.get().expect("just seen").clone()),
+            None => {
+                let mut store = RootCertStore::empty();
+                store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                if store.is_empty() {
+                    return Err(Failure::new(Code::BadConfig, "this system has no TLS root certificates")
+                        .hint("install the ca-certificates package, or name a file with --ca"));
+                }
+                Ok(SYSTEM.get_or_init(|| client_of(store).expect("ring supports the default versions")).clone())
+            }
+        }
+    }
+}
+
+fn client_of(store: RootCertStore) -> Result<Arc<ClientConfig>, Failure> {
+    // The provider is named: without a process-wide default rustls would panic at the first connection.
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Failure::new(Code::Internal, format!("TLS: {error}")))?
+        .with_root_certificates(store)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// A listener's certificate chain and key.
+#[derive(Clone)]
+pub struct ServerTls(pub(crate) tokio_rustls::TlsAcceptor);
+
+impl std::fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ServerTls")
+    }
+}
+
+impl ServerTls {
+    /// Reads PEM files.
+    pub fn read(certificate: &Path, key: &Path) -> Result<Self, Failure> {
+        let chain = certificates(certificate)?;
+        let private = PrivateKeyDer::from_pem_file(key).map_err(|error| bad(key, &error.to_string()))?;
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Failure::new(Code::Internal, format!("TLS: {error}")))?
+            .with_no_client_auth()
+            .with_single_cert(chain, private)
+            .map_err(|error| bad(certificate, &error.to_string()))?;
+        Ok(ServerTls(tokio_rustls::TlsAcceptor::from(Arc::new(config))))
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    match all {
+        Ok(chain) if chain.is_empty() => Err(bad(path, "holds no certificate")),
+        Ok(chain) => Ok(chain),
+        Err(error) => Err(bad(path, &error.to_string())),
+    }
+}
+
+fn bad(path: &Path, what: &str) -> Failure {
+    Failure::new(Code::BadConfig, format!("TLS file `{}`: {what}", path.display())).hint("it must be PEM")
+}
+
+/// The RFC 9266 exporter of a finished TLS connection.
+pub(crate) fn exporter<Data>(connection: &rustls::ConnectionCommon<Data>) -> Option<Exporter> {
+    connection.export_keying_material([0u8; 32], EXPORTER_LABEL, Some(&[])).ok()
+}

@@ -1,0 +1,25 @@
+//! The protocol of Outhaul without any I/O, runtime or clock: frames, handshake, pairing, signed objects,
+//! the sealed channel, credit, values and types. `outhaul.cddl` beside this crate writes it down for other languages.
+
+pub mod cbor;
+pub mod chain;
+pub mod credential;
+pub mod describe;
+pub mod error;
+pub mod keys;
+pub mod limits;
+pub mod objects;
+pub mod pairing;
+pub mod scan;
+pub mod text;
+pub mod signed;
+pub mod time;
+pub mod types;
+pub mod value;
+pub mod channel;
+pub mod credit;
+pub mod evidence;
+pub mod frame;
+pub mod handshake;
+pub mod inner;
+pub mod native;

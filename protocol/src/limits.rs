@@ -1,0 +1,89 @@
+//! Every ceiling of the protocol, with its reason. Nothing from a peer is believed about its own size.
+
+/// Bytes of one WebSocket message before authentication: hellos and pairing messages are far smaller.
+pub const FRAME_BEFORE_AUTH: usize = 64 << 10;
+/// Bytes of one WebSocket message after authentication: a Noise message is at most 64 KiB, blobs travel in cuts of this size.
+pub const FRAME: usize = 1 << 20;
+/// Nesting of any CBOR item we accept: our deepest object has eight levels, values of packs get the rest.
+pub const DEPTH: usize = 16;
+/// Items in a signed object: a chain of four grants with all rights has under a hundred.
+pub const SIGNED_ITEMS: usize = 4_096;
+/// Items in a call, a result or another value of a pack; one item costs about 100 bytes once decoded.
+pub const VALUE_ITEMS: usize = 65_536;
+/// Bytes of a signed object other than a call.
+pub const SIGNED: usize = 64 << 10;
+/// Bytes of one message inside a channel; it is cut into Noise messages.
+pub const INNER: usize = 1 << 20;
+/// Bytes of one Noise message, by the Noise specification, section 3.
+pub const NOISE: usize = 65_535;
+/// Bytes of a call's parameters, and of its result value: larger things are streams.
+pub const VALUE: usize = 512 << 10;
+/// Bytes of a `list<u8>` in a value; larger bytes are a `stream<u8>`.
+pub const BYTES_VALUE: usize = 64 << 10;
+/// Bytes one call may have unacknowledged. 1 MiB carries 20 MB/s over a 50 ms path; a channel's windows together stay under [`CHANNEL_WINDOW`].
+pub const CALL_WINDOW: u32 = 1 << 20;
+/// Bytes one channel may have unacknowledged: four busy calls at full speed.
+pub const CHANNEL_WINDOW: u32 = 4 << 20;
+/// Bytes the relay queues for one socket before it disconnects it: two full channels.
+pub const SOCKET_QUEUE: usize = 8 << 20;
+/// What a bulk message costs of a window beyond its bytes: heads, padding and seal, so that a million one-byte messages
+/// cannot hide a gigabyte of frames inside a window.
+pub const MESSAGE_COST: u64 = 352;
+/// Bytes of output in one data message: fits one Noise message with its headers, so that bulk is never cut.
+pub const DATA_CHUNK: usize = 65_000;
+/// Bytes of an announce: pack digests and facts, sent on each connect of each node.
+pub const ANNOUNCE: usize = 2 << 10;
+/// Bytes of a pack's description (its commands with types and docs).
+pub const DESCRIPTION: usize = 256 << 10;
+/// Bytes of a pack's component: larger than any interpreter pack seen (Python: 18 MiB).
+pub const PACK: usize = 64 << 20;
+/// Bytes of a blob in one frame.
+pub const BLOB_CHUNK: usize = 512 << 10;
+/// Calls under way on one agent.
+pub const CALLS: usize = 256;
+/// Calls under way in one pack.
+pub const CALLS_PER_PACK: usize = 64;
+/// Channels open at one agent, and of one operator there.
+pub const CHANNELS: usize = 64;
+/// See [`CHANNELS`].
+pub const CHANNELS_PER_OPERATOR: usize = 16;
+/// Openings one agent tries in a second: each costs it a quarter of a millisecond.
+pub const OPENINGS_PER_SEC: u32 = 20;
+/// Seconds a half-open channel may take.
+pub const CHANNEL_OPEN_SECS: u64 = 10;
+/// Seconds after which a channel ends.
+pub const CHANNEL_LIFE_SECS: u64 = 24 * 3600;
+/// Messages after which a channel ends, each way.
+pub const CHANNEL_MESSAGES: u64 = 1 << 32;
+/// Seconds between heartbeats, each way.
+pub const HEARTBEAT_SECS: u64 = 15;
+/// Heartbeats missed before a link is dead.
+pub const HEARTBEATS_MISSED: u32 = 2;
+/// Seconds a handshake may take, TCP and TLS included.
+pub const HANDSHAKE_SECS: u64 = 10;
+/// Seconds between two prekeys; with [`PREKEY_OPENINGS`] it bounds the memory of seen ephemerals and the delay of a first message.
+pub const PREKEY_SECS: u64 = 600;
+/// Openings under one prekey.
+pub const PREKEY_OPENINGS: usize = 65_536;
+/// Grants in a chain.
+pub const CHAIN: usize = 4;
+/// Seconds a call may wait for its start unless it says otherwise.
+pub const START_WITHIN_SECS: u64 = 30;
+/// The most it may say.
+pub const START_WITHIN_MAX_SECS: u64 = 600;
+/// Seconds two sure clocks may differ.
+pub const CLOCK_SKEW_SECS: u64 = 120;
+/// Seconds output and ending of a call are kept for its caller to attach again.
+pub const CALL_KEPT_SECS: u64 = 600;
+/// Wrong pairing codes before the maker makes a new one.
+pub const CODE_FAILURES: u32 = 3;
+/// Seconds a pairing code lives by default.
+pub const CODE_TTL_SECS: u64 = 300;
+/// Pairing codes outstanding at one relay, and requests waiting for approval.
+pub const PAIRINGS: usize = 64;
+/// Sealed messages below this are padded.
+pub const PAD_BELOW: usize = 1024;
+/// To a multiple of this.
+pub const PAD_STEP: usize = 256;
+/// Characters of a name of a node, pack or label (RFC 1123's label).
+pub const NAME: usize = 63;

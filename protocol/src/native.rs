@@ -1,0 +1,152 @@
+//! The commands every agent answers itself, without a pack: presence and the shipping of packs. They are described in
+//! the same model as a pack's, so that callers type, check and document them alike. What a chain must allow for them
+//! is [`crate::chain`]'s: `node.ping` and `node.status` any chain that names the node, `pack.*` the right `packs`.
+
+use crate::types::{Command, Field, IntType, Type};
+
+/// Asks for the agent's time.
+pub const PING: &str = "node.ping";
+/// Asks for the machine's figures.
+pub const STATUS: &str = "node.status";
+/// Fetches, checks and activates a pack the relay holds.
+pub const INSTALL: &str = "pack.install";
+/// Activates an installed version.
+pub const ACTIVATE: &str = "pack.activate";
+/// Activates the version before.
+pub const ROLLBACK: &str = "pack.rollback";
+/// Takes a pack out.
+pub const REMOVE: &str = "pack.remove";
+/// Lists the packs.
+pub const LIST: &str = "pack.list";
+
+/// All of them, by name.
+#[must_use]
+pub fn commands() -> Vec<Command> {
+    vec![
+        command(PING, "Answers at once: the node's clock and how long its agent has run.", vec![], ping()),
+        command(STATUS, "The machine's load and the agent's state.", vec![], status()),
+        command(
+            ACTIVATE,
+            "Activates an installed version of a pack; calls under way end on the version they began with.",
+            vec![name(), text("digest", "SHA-256 of the component, in hexadecimal digits")],
+            installed(),
+        ),
+        command(
+            INSTALL,
+            "Fetches a component from the relay by its digest, checks, compiles and activates it.",
+            vec![text("digest", "SHA-256 of the component, in hexadecimal digits"), field("size", "its length in bytes", Type::Int(IntType::U64))],
+            installed(),
+        ),
+        command(LIST, "All packs of this node, active or not.", vec![], Type::List(Box::new(listed()))),
+        command(REMOVE, "Takes a pack out with all its versions; an embedded one becomes active again.", vec![name()], removed()),
+        command(ROLLBACK, "Activates the version that was active before.", vec![name()], installed()),
+    ]
+}
+
+/// The command of a name, if the agent answers it itself.
+#[must_use]
+pub fn command_of(name: &str) -> Option<Command> {
+    commands().into_iter().find(|command| command.name == name)
+}
+
+/// Whether a command changes the node; such a call is signed and never `evidence = "channel"`.
+#[must_use]
+pub fn changes(command: &str) -> bool {
+    [INSTALL, ACTIVATE, ROLLBACK, REMOVE].contains(&command)
+}
+
+fn command(name: &str, doc: &str, params: Vec<Field>, result: Type) -> Command {
+    // No typed errors: the agent's refusals are the stable codes every call can end with.
+    Command { name: name.into(), doc: Some(doc.into()), params, result: Some(result), error: None }
+}
+
+fn field(name: &str, doc: &str, ty: Type) -> Field {
+    Field { name: name.into(), ty, doc: Some(doc.into()) }
+}
+
+fn text(name: &str, doc: &str) -> Field {
+    field(name, doc, Type::String)
+}
+
+fn name() -> Field {
+    text("name", "the pack's name")
+}
+
+fn number(name: &str, doc: &str) -> Field {
+    field(name, doc, Type::Int(IntType::U64))
+}
+
+fn texts() -> Type {
+    Type::List(Box::new(Type::String))
+}
+
+fn ping() -> Type {
+    Type::Record(vec![number("time", "Unix seconds"), number("uptime_ms", "since the agent's start")])
+}
+
+fn status() -> Type {
+    Type::Record(vec![
+        field("cpu_percent", "of all cores together", Type::F32),
+        field("memory_percent", "of physical memory", Type::F32),
+        number("uptime_secs", "of the machine"),
+        text("version", "of the agent"),
+        number("boot_count", "how often the agent has started since it was paired"),
+        field("calls", "under way", Type::Int(IntType::U32)),
+        field("packs", "active", Type::Int(IntType::U32)),
+    ])
+}
+
+fn installed() -> Type {
+    Type::Record(vec![
+        name(),
+        text("version", "of the pack that is active now"),
+        text("digest", "its SHA-256"),
+        field("commands", "what it answers", texts()),
+        field("replaced", "digest of the version that was active before", Type::Option(Box::new(Type::String))),
+        field("denied_powers", "powers it asks for that the machine's policy does not grant", texts()),
+    ])
+}
+
+fn removed() -> Type {
+    Type::Record(vec![name(), field("removed", "digests of the versions taken out", texts())])
+}
+
+fn listed() -> Type {
+    Type::Record(vec![
+        name(),
+        text("version", "of this version"),
+        text("digest", "SHA-256 of the component"),
+        field("active", "whether it answers", Type::Bool),
+        field("embedded", "whether it came with the agent", Type::Bool),
+        field("installed_at", "Unix seconds; none where it came with the agent", Type::Option(Box::new(Type::Int(IntType::U64)))),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_has_its_docs_and_one_name() {
+        let all = commands();
+        let mut names: Vec<&str> = all.iter().map(|command| command.name.as_str()).collect();
+        assert!(all.iter().all(|command| command.doc.is_some() && command.params.iter().all(|param| param.doc.is_some())));
+        names.dedup();
+        assert_eq!(names.len(), all.len());
+        assert_eq!(names.iter().filter(|name| changes(name)).count(), 4);
+    }
+
+    #[test]
+    fn signatures_read_well() {
+        let signature = |name: &str| command_of(name).map(|command| command.signature());
+        assert_eq!(signature(PING).as_deref(), Some("node.ping() -> {time: u64, uptime_ms: u64}"));
+        assert_eq!(
+            signature(INSTALL).as_deref(),
+            Some(
+                "pack.install(digest: string, size: u64) -> {name: string, version: string, digest: string, \
+                 commands: list<string>, replaced?: string, denied_powers: list<string>}"
+            )
+        );
+        assert_eq!(signature("pack.own"), None);
+    }
+}
