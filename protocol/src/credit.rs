@@ -65,6 +65,12 @@ impl CallWindow {
         self.outstanding == 0 || self.outstanding + cost <= self.window
     }
 
+    /// Whether everything that was sent has been consumed.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.costs.is_empty()
+    }
+
     /// Counts a message that goes; returns its number.
     pub fn take(&mut self, cost: u64) -> u64 {
         self.costs.push_back(cost);

@@ -1,5 +1,5 @@
 //! The protocol of Outhaul without any I/O, runtime or clock: frames, handshake, pairing, signed objects,
-//! the sealed channel, credit, values and types. `outhaul.cddl` beside this crate writes it down for other languages.
+//! the sealed channel, credit, values and types. `cddl/` beside this crate writes it down for other languages.
 
 pub mod cbor;
 pub mod chain;

@@ -553,22 +553,67 @@ impl CallHandle {
         }
     }
 
+    /// The sending half on the channel the call is on now: for a task that sends while another reads.
+    #[must_use]
+    pub fn sender(&self) -> CallSender {
+        CallSender { channel: self.channel.clone(), id: self.stream.id, input: self.stream.input.clone() }
+    }
+
+    /// Sends input; waits for the node's credit.
+    pub async fn input(&self, bytes: &[u8]) -> Result<(), Failure> {
+        self.sender().input(bytes).await
+    }
+
+    /// The input is at its end.
+    pub fn input_end(&self) -> Result<(), Failure> {
+        self.sender().input_end()
+    }
+
+    /// Asks the node to stop it; the ending still comes.
+    pub fn cancel(&self) -> Result<(), Failure> {
+        self.sender().cancel()
+    }
+
+    /// Waits for the ending, handing output to `on_data`.
+    pub async fn finish(mut self, mut on_data: impl FnMut(Lane, &Bytes)) -> Result<Outcome, Failure> {
+        while let Some(event) = self.next().await {
+            match event {
+                CallEvent::Accepted => {}
+                CallEvent::Data { lane, bytes } => on_data(lane, &bytes),
+                CallEvent::Ended(outcome) => return Ok(outcome),
+                CallEvent::Lost(reason) => return Err(Failure::new(Code::LinkLost, reason)),
+                CallEvent::Unknown => return Err(Failure::new(Code::LinkLost, "the node no longer knows the call; its outcome is unknown")),
+            }
+        }
+        Err(Failure::new(Code::LinkLost, "the channel ended"))
+    }
+}
+
+/// The sending half of a call. It stays on the channel it was made for; a call that is attached to gives a new one.
+#[derive(Debug, Clone)]
+pub struct CallSender {
+    channel: Channel,
+    id: CallId,
+    input: Arc<Input>,
+}
+
+impl CallSender {
     /// Sends input; waits for the node's credit.
     pub async fn input(&self, bytes: &[u8]) -> Result<(), Failure> {
         for part in bytes.chunks(limits::DATA_CHUNK) {
             let seq = self.room_for(part).await?;
-            self.channel.0.pipe.send_data(self.stream.id, Lane::Stdin, seq, part).await.map_err(lost)?;
+            self.channel.0.pipe.send_data(self.id, Lane::Stdin, seq, part).await.map_err(lost)?;
         }
         Ok(())
     }
 
     async fn room_for(&self, part: &[u8]) -> Result<u64, Failure> {
-        let input = &self.stream.input;
+        let input = &self.input;
         loop {
             let changed = input.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if !lock(&self.channel.0.calls).contains_key(&self.stream.id) {
+            if !lock(&self.channel.0.calls).contains_key(&self.id) {
                 return Err(Failure::new(Code::LinkLost, "the call takes no more input"));
             }
             if let Some(reason) = self.channel.ended() {
@@ -585,28 +630,20 @@ impl CallHandle {
         }
     }
 
+    /// Whether the node has consumed all input that was sent: only then nothing of it can be lost with a link.
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        lock(&self.input.window).is_settled()
+    }
+
     /// The input is at its end.
     pub fn input_end(&self) -> Result<(), Failure> {
-        self.channel.0.pipe.send(&Inner::InputEnd { call: self.stream.id }).map_err(lost)
+        self.channel.0.pipe.send(&Inner::InputEnd { call: self.id }).map_err(lost)
     }
 
     /// Asks the node to stop it; the ending still comes.
     pub fn cancel(&self) -> Result<(), Failure> {
-        self.channel.0.pipe.send(&Inner::Cancel { call: self.stream.id }).map_err(lost)
-    }
-
-    /// Waits for the ending, handing output to `on_data`.
-    pub async fn finish(mut self, mut on_data: impl FnMut(Lane, &Bytes)) -> Result<Outcome, Failure> {
-        while let Some(event) = self.next().await {
-            match event {
-                CallEvent::Accepted => {}
-                CallEvent::Data { lane, bytes } => on_data(lane, &bytes),
-                CallEvent::Ended(outcome) => return Ok(outcome),
-                CallEvent::Lost(reason) => return Err(Failure::new(Code::LinkLost, reason)),
-                CallEvent::Unknown => return Err(Failure::new(Code::LinkLost, "the node no longer knows the call; its outcome is unknown")),
-            }
-        }
-        Err(Failure::new(Code::LinkLost, "the channel ended"))
+        self.channel.0.pipe.send(&Inner::Cancel { call: self.id }).map_err(lost)
     }
 }
 

@@ -1,0 +1,23 @@
+//! Each kind of signed object, its bundles, and what a forger can do with them: nothing verifies by chance.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use outhaul_protocol::keys::SecretKey;
+use outhaul_protocol::objects::{
+    Announce, Call, Certificate, Control, Grant, Link, Node, Opening, Pair, Prekey, Receipt, Relays, RevocationList, Revocations,
+};
+use outhaul_protocol::signed::Signed;
+
+fuzz_target!(|data: &[u8]| {
+    let key = SecretKey::from_bytes(&[7; 32]).public();
+    macro_rules! kinds {
+        ($($kind:ident),*) => { $(
+            if let Ok(signed) = Signed::<$kind>::from_bytes(data) {
+                assert!(signed.verify(&key).is_err(), "a signature came out of the fuzzer");
+            }
+        )* };
+    }
+    kinds!(Grant, Node, Revocations, Relays, Prekey, Announce, Opening, Call, Receipt, Pair, Link, Control);
+    let _ = Certificate::decode(data);
+    let _ = RevocationList::decode(data);
+});
