@@ -1,1 +1,25 @@
-//! x
+//! Outhaul's agent. It dials out to a relay, listens on nothing, and hosts capability packs.
+//!
+//! A frame arrives ([`link`]), belongs to a channel ([`channel`]), says a call ([`call`]), which is judged by chain and
+//! [`policy`] and run by one of the [`packs`], and its answers stream out ([`outlet`]) with a receipt ([`receipts`]).
+//! Around that: how this machine joins a fleet ([`pair`], [`pins`]), and what its owner types ([`cli`]).
+
+pub mod call;
+pub mod calls;
+pub mod channel;
+pub mod cli;
+pub mod config;
+pub mod edit;
+pub mod facts;
+pub mod link;
+pub mod native;
+pub mod outlet;
+pub mod packs;
+pub mod pair;
+pub mod pins;
+pub mod policy;
+pub mod prekey;
+pub mod receipts;
+pub mod run;
+pub mod shelf;
+pub mod show;

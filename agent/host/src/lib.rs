@@ -1,1 +1,2 @@
-//! x
+//! Runs capability packs.
+pub mod power;

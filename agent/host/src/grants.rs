@@ -1,0 +1,100 @@
+//! Powers, and what the machine's owner grants of them to one pack.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::power::{camera, process};
+
+/// An interface of `outhaul:host` that a pack may import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Power {
+    /// The call's output, input and events. Always granted.
+    Output,
+    /// The agent's log. Always granted.
+    Log,
+    /// Programs of the machine.
+    Process,
+    /// Graphics processors, read only.
+    Gpu,
+    /// The machine's figures, read only.
+    System,
+    /// Cameras.
+    Camera,
+}
+
+impl Power {
+    /// All of them.
+    pub const ALL: [Power; 6] = [Power::Output, Power::Log, Power::Process, Power::Gpu, Power::System, Power::Camera];
+
+    /// Its name in WIT and in `agent.toml`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Power::Output => "output",
+            Power::Log => "log",
+            Power::Process => "process",
+            Power::Gpu => "gpu",
+            Power::System => "system",
+            Power::Camera => "camera",
+        }
+    }
+
+    /// The power of a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Power> {
+        Power::ALL.into_iter().find(|power| power.name() == name)
+    }
+
+    /// Whether a call that was not signed may use it: what only reads, and what is the call's own.
+    #[must_use]
+    pub fn is_shared(self) -> bool {
+        !matches!(self, Power::Process | Power::Camera)
+    }
+}
+
+impl fmt::Display for Power {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What one pack may do. The default grants nothing but its output and log. A call keeps the grants it began with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// may read GPUs
+    pub gpu: bool,
+    /// may read the machine's figures
+    pub system: bool,
+    /// programs it may run
+    pub process: Option<process::Grant>,
+    /// cameras it may use
+    pub camera: Option<camera::Grant>,
+    /// the longest a call may run by policy; a call that reaches it ends `limit_time`, one that reaches its caller's own deadline `deadline`
+    pub time: Option<Duration>,
+}
+
+/// The sentence for a power that policy does not grant at all. Refusals within a granted power come from the power itself.
+pub(crate) fn not_granted(pack: &str, power: Power) -> String {
+    let item = if power == Power::Process { " PROGRAM" } else { "" };
+    format!("this machine's policy does not let pack `{pack}` use `{power}`; on that machine: agent allow {pack} {power}{item}")
+}
+
+/// The sentence for a power that an unsigned call may not use.
+pub(crate) fn not_shared(power: Power) -> String {
+    format!("this call came without a signature of its own, and `{power}` is for signed calls only")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_powers_are_those_of_their_interfaces() {
+        for power in Power::ALL {
+            assert_eq!(Power::parse(power.name()), Some(power));
+            assert_eq!(power.to_string(), power.name());
+        }
+        assert_eq!(Power::parse("teleport"), None);
+        assert!(!Power::Process.is_shared() && !Power::Camera.is_shared() && Power::Gpu.is_shared());
+    }
+}

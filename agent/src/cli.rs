@@ -1,0 +1,398 @@
+//! The agent's command line: what can be typed, and what comes of it. stdout is data, stderr is talk; a failure is
+//! `error: …` and `hint: …` on stderr, with `--json` an object on stdout too, and its code is the exit status.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use outhaul_home::{Home, Lock};
+use outhaul_host::Power;
+use outhaul_protocol::error::{Code, Failure};
+use outhaul_protocol::text::{escape_control, escape_control_lines};
+use serde_json::{Value as Json, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::FILE;
+use crate::edit::Items;
+use crate::pair::{self, News, Wish};
+use crate::pins::Membership;
+use crate::show;
+
+/// Outhaul's agent: dials out to a relay, hosts capability packs, listens on nothing.
+#[derive(Debug, Parser)]
+#[command(name = "agent", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    /// Where keys, pins, packs and configuration are. Default: $XDG_DATA_HOME/outhaul, else ~/.local/share/outhaul.
+    #[arg(long, global = true, env = "OUTHAUL_HOME", value_name = "DIR")]
+    pub home: Option<PathBuf>,
+    /// Prints JSON on stdout, failures included.
+    #[arg(long, global = true, env = "OUTHAUL_JSON")]
+    pub json: bool,
+    /// Logs as JSON lines; how much is RUST_LOG's to say.
+    #[arg(long, global = true, env = "OUTHAUL_LOG_JSON")]
+    pub log_json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  agent pair --relay ws://127.0.0.1:8765 --code 482913 --name bench-1
+  agent run
+  agent allow system process uname df
+  agent policy show";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Joins this machine to a fleet, by the code that `relay pair new` shows, or by an operator's approval.
+    ///
+    /// Without --code this machine shows six digits and waits until an operator approves it: relay pair approve NAME.
+    Pair(Pair),
+    /// Runs until stopped: keeps a connection to the relay and answers calls.
+    Run,
+    /// Says whether this machine is paired and running, and which packs it has.
+    Status,
+    /// Grants a pack a power, in agent.toml; a running agent sees it at the next call.
+    ///
+    /// POWER is process (ITEMs: programs), camera (ITEMs: devices; all without), gpu or system. Comments and order of
+    /// the file stay. A grant to an embedded pack belongs to its name; to a deployed pack, to the version that is
+    /// active now.
+    Allow(Grant),
+    /// Takes a power of a pack away, or some of its items.
+    Deny(Grant),
+    /// Shows what the packs may do here.
+    Policy {
+        #[command(subcommand)]
+        command: Option<Policy>,
+    },
+    /// Compiles the component on stdin; the agent runs this for itself.
+    #[command(name = crate::packs::COMPILE, hide = true)]
+    Compile,
+}
+
+#[derive(Debug, Subcommand)]
+enum Policy {
+    /// Shows the grants in effect, pack by pack.
+    Show,
+}
+
+#[derive(Debug, Args)]
+struct Pair {
+    /// The relay: ws://HOST:8765 or wss://HOST. Default: the one in agent.toml.
+    #[arg(long, env = "OUTHAUL_RELAY", value_name = "URL")]
+    relay: Option<String>,
+    /// The code `relay pair new` shows; it works once, for some minutes.
+    #[arg(long, env = "OUTHAUL_CODE", hide_env_values = true, value_name = "CODE")]
+    code: Option<String>,
+    /// The name to ask for; the operator's word is final. Default: agent.toml's, else the host's.
+    #[arg(long, env = "OUTHAUL_NAME", value_name = "NAME")]
+    name: Option<String>,
+    /// The fleet's id of 64 digits: any other fleet is refused, and approval needs no code.
+    #[arg(long, env = "OUTHAUL_FLEET", value_name = "FP")]
+    fleet: Option<String>,
+    /// A PEM file of certificate authorities for wss://, instead of the system's; kept in agent.toml.
+    #[arg(long, env = "OUTHAUL_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Leaves the fleet this machine belongs to for the code's.
+    #[arg(long, env = "OUTHAUL_REPLACE")]
+    replace: bool,
+}
+
+#[derive(Debug, Args)]
+struct Grant {
+    /// A pack's name, or sha256:DIGEST for one version of it.
+    pack: String,
+    /// process, camera, gpu or system.
+    power: String,
+    /// Programs (a name, or an absolute path) or cameras (such as video0).
+    items: Vec<String>,
+    /// Lets callers set this environment variable for programs.
+    #[arg(long = "env", env = "OUTHAUL_GRANT_ENV", value_name = "NAME", value_delimiter = ',')]
+    variables: Vec<String>,
+    /// Lets callers start programs in this folder and below it.
+    #[arg(long, env = "OUTHAUL_GRANT_CWD", value_name = "DIR")]
+    cwd: Vec<String>,
+    /// The longest a program may run.
+    #[arg(long, env = "OUTHAUL_GRANT_MAX_SECS", value_name = "SECONDS")]
+    max_secs: Option<u64>,
+}
+
+impl Grant {
+    fn power(&self) -> Result<Power, Failure> {
+        let all = [Power::Output, Power::Log, Power::Process, Power::Gpu, Power::System, Power::Camera];
+        all.into_iter().find(|power| power.name() == self.power).ok_or_else(|| {
+            Failure::new(Code::BadUsage, format!("there is no power `{}`", self.power.escape_debug())).hint("the powers are process, camera, gpu and system")
+        })
+    }
+
+    fn items(&self) -> Items {
+        Items { items: self.items.clone(), env: self.variables.clone(), cwd: self.cwd.clone(), max_secs: self.max_secs }
+    }
+}
+
+/// Runs what was typed. Everything a process has to do before its first thread is done here.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Before anything else: the child sets limits on itself and must not carry a runtime or a log.
+    if matches!(cli.command, Command::Compile) {
+        return outhaul_host::compile_child();
+    }
+    log(cli.log_json, matches!(cli.command, Command::Run));
+    match act(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail(&failure, cli.json),
+    }
+}
+
+/// Prints a failure; its code is the exit status.
+fn fail(failure: &Failure, json: bool) -> ExitCode {
+    if json {
+        print(&json!({ "ok": false, "error": { "code": failure.code, "message": failure.message, "hint": failure.hint, "detail": null } }).to_string());
+    }
+    eprint!("{}", told(failure));
+    ExitCode::from(failure.code.exit())
+}
+
+/// A failure as people read it.
+fn told(failure: &Failure) -> String {
+    let hint = failure.hint.as_deref().map_or_else(String::new, |hint| format!("  hint: {}\n", escape_control_lines(hint)));
+    format!("error: {}\n{hint}", escape_control_lines(&failure.message))
+}
+
+/// A line of data, at once. A reader that went away is not our failure.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush());
+}
+
+fn log(json: bool, running: bool) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(if running { "info" } else { "warn" }));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colour only where a person looks.
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+    if json { subscriber.json().init() } else { subscriber.with_ansi(colour).init() }
+}
+
+fn act(cli: &Cli) -> Result<(), Failure> {
+    let home = Home::find(cli.home.clone())?;
+    match &cli.command {
+        Command::Pair(wish) => block_on(1, pair(&home, wish, cli.json)),
+        Command::Run => run(&home),
+        Command::Status => {
+            let status = show::Status::read(&home)?;
+            print(&if cli.json { status.json().to_string() } else { status.text() });
+            Ok(())
+        }
+        Command::Allow(grant) => change(&home, cli.json, grant, true),
+        Command::Deny(grant) => change(&home, cli.json, grant, false),
+        Command::Policy { .. } => {
+            let shown = show::Effective::read(&home)?;
+            print(&if cli.json { shown.json().to_string() } else { shown.text() });
+            Ok(())
+        }
+        Command::Compile => Err(Failure::new(Code::Internal, "handled before")),
+    }
+}
+
+fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
+    let mut builder = match threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder.enable_all().build().map_err(|error| Failure::new(Code::Internal, format!("start the runtime: {error}")))
+}
+
+fn block_on(threads: usize, work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = runtime(threads)?;
+    let result = runtime.block_on(work);
+    // What still blocks (a dead network mount) must not keep the process.
+    runtime.shutdown_background();
+    result
+}
+
+fn run(home: &Home) -> Result<(), Failure> {
+    // Refused before the lock is made: `agent run` on a fresh machine should say what to do.
+    Membership::load(home)?;
+    let _lock = Lock::take(&home.agent()?.join("lock"), "agent run")?;
+    block_on(0, async {
+        let shutdown = CancellationToken::new();
+        let stopping = tokio::spawn(stop_on_signal(shutdown.clone()));
+        let result = crate::run::run(home, shutdown).await;
+        stopping.abort();
+        result
+    })
+}
+
+/// SIGTERM and SIGINT ask for an orderly end; a second one does not wait for it.
+async fn stop_on_signal(shutdown: CancellationToken) {
+    for number in 0.. {
+        if let Err(error) = signal().await {
+            tracing::error!(%error, "cannot listen for signals");
+            return;
+        }
+        if number > 0 {
+            std::process::exit(Code::Cancelled.exit().into());
+        }
+        tracing::info!("stopping");
+        shutdown.cancel();
+    }
+}
+
+#[cfg(unix)]
+async fn signal() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+async fn signal() -> std::io::Result<()> {
+    tokio::signal::ctrl_c().await
+}
+
+async fn pair(home: &Home, typed: &Pair, json: bool) -> Result<(), Failure> {
+    let wish = Wish {
+        relay: typed.relay.clone(),
+        code: typed.code.clone(),
+        name: typed.name.clone(),
+        fleet: typed.fleet.clone(),
+        ca: typed.ca.clone(),
+        replace: typed.replace,
+    };
+    let mut news = |news: News<'_>| tell(&news, json);
+    let paired = tokio::select! {
+        paired = pair::pair(home, &wish, &mut news) => paired?,
+        stopped = signal() => {
+            stopped.map_err(|error| Failure::new(Code::Internal, format!("listen for signals: {error}")))?;
+            return Err(Failure::new(Code::Cancelled, "the pairing was given up; nothing was stored"));
+        }
+    };
+    let (node, fleet, relay) = (paired.node.to_string(), paired.fleet.to_string(), paired.relay.to_string());
+    if json {
+        print(&json!({ "node": node, "name": paired.name, "fleet": fleet, "relay": relay, "again": paired.again }).to_string());
+    } else {
+        let again = if paired.again { "paired again" } else { "paired" };
+        print(&format!("{again}: {} ({})\nfleet:  {fleet}\nrelay:  {relay}", paired.name, paired.node.short()));
+        eprintln!("next: agent run");
+    }
+    Ok(())
+}
+
+/// What a person needs while they wait. The digits are data: a script may show them elsewhere.
+fn tell(news: &News<'_>, json: bool) {
+    match news {
+        News::Reached { relay } => eprintln!("reached {relay}"),
+        News::Pending { request, expires_at, code, node } if json => {
+            print(&json!({ "request": request, "code": code, "node": node.to_string(), "expires_at": expires_at.0 }).to_string());
+        }
+        News::Pending { request, code, node, .. } => {
+            let request = escape_control(request);
+            match code {
+                Some(code) => {
+                    print(code);
+                    eprintln!("an operator approves this machine with these digits: relay pair approve {request}");
+                }
+                None => eprintln!("an operator approves this machine by its id: relay pair approve {request} --node {node}"),
+            }
+            eprintln!("waiting; Ctrl-C gives up");
+        }
+    }
+}
+
+fn change(home: &Home, json: bool, grant: &Grant, allow: bool) -> Result<(), Failure> {
+    let power = grant.power()?;
+    let change = show::change(home, &grant.pack, power, &grant.items(), allow)?;
+    for note in &change.notes {
+        eprintln!("{note}");
+    }
+    if json {
+        let file = home.join(FILE);
+        print(&Json::from_iter([
+            ("ok", json!(true)),
+            ("changed", json!(change.changed)),
+            ("file", json!(file)),
+            ("pack", change.now.json()),
+            ("notes", json!(change.notes)),
+        ])
+        .to_string());
+    } else {
+        print(&change.now.text());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn parse(words: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("agent").chain(words.split_whitespace()))
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_contracts_grammar_is_taken() {
+        for words in [
+            "pair --relay ws://127.0.0.1:8765 --code 482913 --name bench-1",
+            "pair --relay wss://relay.example --fleet 00",
+            "--home /tmp/h run",
+            "run --home /tmp/h",
+            "status --json",
+            "allow system process uname sh",
+            "allow system process uname --env LANG,TZ --cwd /srv --max-secs 60",
+            "allow camera camera",
+            "deny camera camera video0",
+            "policy",
+            "policy show",
+            "compile-pack",
+        ] {
+            parse(words).expect(words);
+        }
+        for words in ["", "pair --code", "allow system", "polic", "run now"] {
+            assert_eq!(parse(words).expect_err(words).exit_code(), 2, "{words}");
+        }
+    }
+
+    #[test]
+    fn every_flag_has_its_environment_twin() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments().filter(|argument| argument.get_long().is_some()) {
+                let id = argument.get_id().as_str();
+                let twin = argument.get_env().and_then(|name| name.to_str()).unwrap_or_default();
+                assert!(matches!(id, "help" | "version") || twin.starts_with("OUTHAUL_"), "--{id} of {}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn help_reads_well() {
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        let mut all = vec![command.render_long_help().to_string()];
+        for name in ["pair", "allow"] {
+            let part = command.find_subcommand_mut(name).expect("is there");
+            all.push(part.render_long_help().to_string());
+        }
+        insta::assert_snapshot!(all.join("\n----\n"));
+    }
+
+    #[test]
+    fn failures_are_two_lines_without_control_characters() {
+        let failure = Failure::new(Code::NotPaired, "the code\u{1b}[2J is wrong").hint("make a new one");
+        insta::assert_snapshot!(told(&failure));
+        assert_eq!(failure.code.exit(), 3);
+    }
+}

@@ -1,0 +1,413 @@
+//! `agent.toml`: what the machine's owner wrote down. Mistakes are refused with path, line and key, so every rule about a
+//! value lives in that value's type here and is judged while the file is read. What the grants mean is
+//! [`crate::policy`]'s business.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use outhaul_home::Home;
+use outhaul_host::power::{camera, process};
+use outhaul_link::url::RelayUrl;
+use outhaul_protocol::error::Failure;
+use outhaul_protocol::keys::Digest;
+use outhaul_protocol::limits;
+use outhaul_protocol::objects::valid_name;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+/// The file's place in the home.
+pub const FILE: &str = "agent/agent.toml";
+/// What a pack's key begins with when it names one version instead of a name.
+pub const DIGEST_KEY: &str = "sha256:";
+
+/// The whole file. All of it has defaults: a machine without one grants what only reads, and has no relay yet.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentConfig {
+    /// Where the relay is; `agent pair` writes it.
+    #[serde(deserialize_with = "relay_url")]
+    pub relay: Option<String>,
+    /// The name this machine asks for when it is paired.
+    #[serde(deserialize_with = "name")]
+    pub name: Option<String>,
+    /// A PEM file of certificate authorities, instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// Allows `ws://` to another machine.
+    pub allow_plaintext: bool,
+    /// What remote calls may change in this policy.
+    pub remote_policy: RemotePolicy,
+    /// Ceilings of calls.
+    pub limits: Limits,
+    /// The camera power's own settings.
+    pub camera: camera::Config,
+    /// What every pack may without being asked.
+    pub defaults: Defaults,
+    /// Grants, by a pack's name or by `sha256:DIGEST`.
+    pub packs: BTreeMap<PackKey, PackPolicy>,
+}
+
+/// What a call from outside may change in the policy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RemotePolicy {
+    /// Only narrow it.
+    #[default]
+    Narrow,
+    /// Anything, for holders of the right.
+    Full,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Memory of one call's sandbox.
+    #[serde(deserialize_with = "memory_mib")]
+    pub memory_mib: u32,
+    /// Output of one call.
+    #[serde(deserialize_with = "at_least_one")]
+    pub output_mib: u64,
+    /// Calls under way.
+    #[serde(deserialize_with = "calls")]
+    pub calls: usize,
+    /// The longest a call may run.
+    #[serde(deserialize_with = "at_least_one")]
+    pub deadline_secs: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { memory_mib: 64, output_mib: 4096, calls: limits::CALLS, deadline_secs: 86_400 }
+    }
+}
+
+/// `[defaults]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Defaults {
+    /// Powers of every pack. Only what reads can stand here: programs and cameras are granted pack by pack.
+    pub powers: Vec<ReadOnly>,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Defaults { powers: vec![ReadOnly::System, ReadOnly::Gpu] }
+    }
+}
+
+/// A power that only reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadOnly {
+    /// The machine's own figures.
+    System,
+    /// Its graphics processors'.
+    Gpu,
+}
+
+/// Whom a table of grants is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PackKey {
+    /// A name: the embedded pack's, or that of the version in the table's `digest`.
+    Name(String),
+    /// One version, whatever it calls itself.
+    Digest(Digest),
+}
+
+impl PackKey {
+    /// Reads a name or `sha256:` and 64 digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix(DIGEST_KEY) {
+            Some(digits) => digits.parse().ok().map(PackKey::Digest),
+            None => valid_name(text).then(|| PackKey::Name(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for PackKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PackKey::Name(name) => f.write_str(name),
+            PackKey::Digest(digest) => write!(f, "{DIGEST_KEY}{digest}"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PackKey {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let wanted = "a pack's name or `sha256:` and 64 hexadecimal digits";
+        PackKey::parse(&text).ok_or_else(|| de::Error::custom(format!("`{}` is not {wanted}", text.escape_debug())))
+    }
+}
+
+/// `[packs.NAME]`: what one pack may. An absent power is as the defaults have it.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PackPolicy {
+    /// The version a name's grants belong to, where the name is not an embedded pack's. `agent allow` writes it.
+    #[serde(deserialize_with = "digest")]
+    pub digest: Option<Digest>,
+    /// Programs it may run.
+    pub process: Option<Process>,
+    /// Cameras it may use.
+    #[serde(deserialize_with = "camera_grant")]
+    pub camera: Option<camera::Grant>,
+    /// Figures of graphics processors.
+    pub gpu: Option<bool>,
+    /// The machine's figures.
+    pub system: Option<bool>,
+}
+
+/// `process = { … }`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Process {
+    /// Programs, by name or absolute path.
+    pub allow: Vec<Program>,
+    /// Variables a caller may set.
+    pub env: Vec<Variable>,
+    /// Folders a caller may start a program in.
+    pub cwd: Vec<Folder>,
+    /// Seconds a program may run.
+    pub max_secs: Option<u64>,
+}
+
+impl Process {
+    /// The same for the power that enforces it.
+    #[must_use]
+    pub fn grant(&self) -> process::Grant {
+        process::Grant {
+            allow: self.allow.iter().map(|program| program.0.clone()).collect(),
+            env: self.env.iter().map(|variable| variable.0.clone()).collect(),
+            cwd: self.cwd.iter().map(|folder| folder.0.clone()).collect(),
+            max_secs: self.max_secs,
+        }
+    }
+}
+
+macro_rules! checked {
+    ($($(#[$meta:meta])* $name:ident($inner:ty) from $parse:ident;)*) => { $(
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name(pub $inner);
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                $parse(&String::deserialize(from)?).map($name).map_err(de::Error::custom)
+            }
+        }
+    )* };
+}
+
+checked! {
+    /// A program's name or absolute path.
+    Program(String) from program;
+    /// A variable's name.
+    Variable(String) from variable;
+    /// An absolute path.
+    Folder(PathBuf) from folder;
+}
+
+/// Whether a program may stand in `allow`.
+pub fn program(text: &str) -> Result<String, String> {
+    process::check_entry(text).map(|()| text.to_owned())
+}
+
+/// Whether a variable may stand in `env`.
+pub fn variable(text: &str) -> Result<String, String> {
+    let fits = !text.is_empty() && !text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if fits { Ok(text.to_owned()) } else { Err(format!("`{}` is not a variable's name", text.escape_debug())) }
+}
+
+/// Whether a folder may stand in `cwd`.
+pub fn folder(text: &str) -> Result<PathBuf, String> {
+    let path = Path::new(text);
+    if path.is_absolute() { Ok(path.to_owned()) } else { Err(format!("`{}` is relative; an absolute path is wanted", text.escape_debug())) }
+}
+
+fn relay_url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(from)?;
+    RelayUrl::parse(&text).map_err(|failure| de::Error::custom(failure.message))?;
+    Ok(Some(text))
+}
+
+fn name<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(from)?;
+    if valid_name(&text) {
+        return Ok(Some(text));
+    }
+    let wanted = "lower-case letters, digits and dashes, at most 63, no dash first";
+    Err(de::Error::custom(format!("`{}` is not a name: {wanted}", text.escape_debug())))
+}
+
+fn digest<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Digest>, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse().map(Some).map_err(|_| de::Error::custom(format!("`{}` is not 64 hexadecimal digits", text.escape_debug())))
+}
+
+fn between<'de, D, N>(from: D, least: N, most: N) -> Result<N, D::Error>
+where
+    D: Deserializer<'de>,
+    N: Deserialize<'de> + PartialOrd + fmt::Display,
+{
+    let number = N::deserialize(from)?;
+    if number >= least && number <= most { Ok(number) } else { Err(de::Error::custom(format!("{number} is not between {least} and {most}"))) }
+}
+
+fn memory_mib<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    // A sandbox has 32-bit addresses.
+    between(from, 1, 4096)
+}
+
+fn calls<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    // The pool of sandboxes has as many slots.
+    between(from, 1, limits::CALLS)
+}
+
+fn at_least_one<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    between(from, 1, u64::from(u32::MAX))
+}
+
+/// `true`, `false` or `{ devices = […] }`, read by hand: an untagged enum could only say that nothing fits.
+fn camera_grant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<camera::Grant>, D::Error> {
+    struct Cameras;
+
+    impl<'de> Visitor<'de> for Cameras {
+        type Value = camera::Grant;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("true, false or { devices = [\"video0\"] }")
+        }
+
+        fn visit_bool<E: de::Error>(self, all: bool) -> Result<Self::Value, E> {
+            Ok(camera::Grant { all, devices: Vec::new() })
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            #[derive(Deserialize)]
+            #[serde(deny_unknown_fields)]
+            struct Some {
+                devices: Vec<String>,
+            }
+            let Some { devices } = Some::deserialize(de::value::MapAccessDeserializer::new(map))?;
+            Ok(camera::Grant { all: false, devices })
+        }
+    }
+
+    from.deserialize_any(Cameras).map(Some)
+}
+
+impl AgentConfig {
+    /// Reads `agent.toml`; without one all is as by default.
+    pub fn load(home: &Home) -> Result<Self, Failure> {
+        Self::read(&home.join(FILE))
+    }
+
+    /// Reads a file; a missing one is an empty one.
+    pub fn read(path: &Path) -> Result<Self, Failure> {
+        Ok(outhaul_home::read_toml_optional(path)?.unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outhaul_protocol::error::Code;
+
+    fn parse(text: &str) -> Result<AgentConfig, Failure> {
+        outhaul_home::parse_toml(text, Path::new("/h/agent.toml"))
+    }
+
+    fn wrong(text: &str) -> String {
+        let failure = parse(text).expect_err(text);
+        assert_eq!(failure.code, Code::BadConfig);
+        failure.message.strip_prefix("read `/h/agent.toml`: ").expect("names the file").to_owned()
+    }
+
+    #[test]
+    fn the_whole_contract_is_read() {
+        let hex = "ab".repeat(32);
+        let text = format!(
+            r#"
+relay = "wss://relay.example.org"
+name = "bench-1"
+ca = "/etc/ca.pem"
+allow_plaintext = true
+remote_policy = "full"
+[limits]
+memory_mib = 128
+output_mib = 1
+calls = 8
+deadline_secs = 60
+[camera]
+test_pattern = true
+[defaults]
+powers = ["gpu"]
+[packs.system]
+process = {{ allow = ["df", "/usr/bin/uname"], env = ["LANG"], cwd = ["/srv"], max_secs = 3600 }}
+[packs.camera]
+camera = true
+[packs.thermal]
+digest = "{hex}"
+camera = {{ devices = ["video0"] }}
+system = false
+[packs."sha256:{hex}"]
+gpu = true
+"#
+        );
+        let config = parse(&text).expect("the contract's own example");
+        assert_eq!(config.limits, Limits { memory_mib: 128, output_mib: 1, calls: 8, deadline_secs: 60 });
+        assert!(config.camera.test_pattern && config.allow_plaintext);
+        assert_eq!((config.remote_policy, config.defaults.powers.as_slice()), (RemotePolicy::Full, &[ReadOnly::Gpu][..]));
+        let system = &config.packs[&PackKey::Name("system".into())];
+        let grant = system.process.as_ref().expect("written").grant();
+        assert_eq!((grant.allow.len(), grant.max_secs), (2, Some(3600)));
+        let thermal = &config.packs[&PackKey::Name("thermal".into())];
+        assert_eq!(thermal.camera, Some(camera::Grant { all: false, devices: vec!["video0".into()] }));
+        assert_eq!((thermal.system, thermal.digest.is_some()), (Some(false), true));
+        assert!(config.packs.contains_key(&PackKey::Digest(Digest([0xab; 32]))));
+    }
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        let config = parse("").expect("empty");
+        assert_eq!(config, AgentConfig::default());
+        assert_eq!(config.limits, Limits { memory_mib: 64, output_mib: 4096, calls: 256, deadline_secs: 86_400 });
+        assert_eq!(config.defaults.powers, [ReadOnly::System, ReadOnly::Gpu]);
+    }
+
+    #[test]
+    fn mistakes_have_line_and_key() {
+        let all: Vec<String> = [
+            "rely = \"ws://x\"",
+            "relay = \"http://x\"",
+            "relay = 7",
+            "name = \"Bench 1\"",
+            "remote_policy = \"some\"",
+            "[limits]\nmemory = 64",
+            "[limits]\nmemory_mib = 0",
+            "[limits]\ncalls = 257",
+            "[limits]\ndeadline_secs = -1",
+            "[camera]\ntest_pattern = \"yes\"",
+            "[defaults]\npowers = [\"system\", \"process\"]",
+            "[packs.system]\nteleport = true",
+            "[packs.system]\nprocess = true",
+            "[packs.system]\nprocess = { allow = [\"df\", \"./x\"] }",
+            "[packs.system]\nprocess = { allow = [\"df\"], env = [\"A=B\"] }",
+            "[packs.system]\nprocess = { allow = [\"df\"],\n cwd = [\"/srv\", \"srv\"] }",
+            "[packs.system]\nprocess = { allow = [\"df\"], shell = true }",
+            "[packs.camera]\ncamera = \"video0\"",
+            "[packs.camera]\ncamera = { device = [\"video0\"] }",
+            "[packs.thermal]\ndigest = \"abc\"",
+            "[packs.\"Thermal!\"]\ngpu = true",
+            "[packs.\"sha256:12\"]\ngpu = true",
+        ]
+        .into_iter()
+        .map(|text| format!("{}\n    {}", text.replace('\n', " ⏎ "), wrong(text)))
+        .collect();
+        insta::assert_snapshot!(all.join("\n"));
+    }
+}

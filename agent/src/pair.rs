@@ -1,0 +1,370 @@
+//! `agent pair`: this machine joins a fleet. [`Run`] decides frame by frame and does no I/O; [`pair`] dials, keeps the
+//! link alive while somebody makes up their mind, and writes the pins before it says that they are written.
+//!
+//! One run per code typed: whoever sits in between gets one guess. Nothing is stored until everything was checked.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use outhaul_home::{Home, Lock};
+use outhaul_link::dial::{self, Connected, Identity, Target};
+use outhaul_link::tls::Roots;
+use outhaul_link::url::RelayUrl;
+use outhaul_protocol::cbor::Blob;
+use outhaul_protocol::error::{Code, Failure};
+use outhaul_protocol::frame::{Facts, Frame, Role};
+use outhaul_protocol::keys::{KeyId, PublicKey, SecretKey, X25519Public};
+use outhaul_protocol::objects::valid_name;
+use outhaul_protocol::pairing::{self, Attempts, Guest, GuestConfirming, Proof, Welcomed};
+use outhaul_protocol::text::escape_control;
+use outhaul_protocol::time::{Clock, Time};
+use tokio::time::Instant;
+
+use crate::config::{AgentConfig, FILE};
+use crate::edit::ConfigEdit;
+use crate::pins::{self, Membership};
+use crate::run::{BUILT, unix_now};
+
+/// How long the other side, a program, may take for each step once it has a code.
+const STEP: Duration = Duration::from_secs(30);
+/// How long a request waits for a person at most, whatever the relay promises.
+const APPROVAL: Duration = Duration::from_secs(24 * 3600);
+/// How long the relay may take to read our last message before the socket goes.
+const LINGER: Duration = Duration::from_secs(1);
+/// Characters of a peer's sentence that are repeated to a person.
+const SENTENCE: usize = 300;
+
+/// What was typed.
+#[derive(Debug, Default)]
+pub struct Wish {
+    /// The relay; that of `agent.toml` without.
+    pub relay: Option<String>,
+    /// The code; without one, an operator approves this machine by the digits it shows.
+    pub code: Option<String>,
+    /// The name it would like.
+    pub name: Option<String>,
+    /// The fleet's id, told ahead.
+    pub fleet: Option<String>,
+    /// A PEM file of certificate authorities for `wss://`.
+    pub ca: Option<PathBuf>,
+    /// Leaves the fleet it belongs to.
+    pub replace: bool,
+}
+
+/// What happens while a person waits.
+#[derive(Debug)]
+pub enum News<'a> {
+    /// The relay answered.
+    Reached {
+        /// it
+        relay: &'a RelayUrl,
+    },
+    /// The request waits for an operator.
+    Pending {
+        /// the request's short name
+        request: &'a str,
+        /// when it is given up
+        expires_at: Time,
+        /// what the operator types; none where both ends were told each other's keys
+        code: Option<&'a str>,
+        /// this machine's id, for an operator who was told it ahead
+        node: KeyId,
+    },
+}
+
+/// A machine that belongs to a fleet now.
+#[derive(Debug)]
+pub struct Paired {
+    /// its id
+    pub node: KeyId,
+    /// its name, as the operator chose it
+    pub name: String,
+    /// the fleet
+    pub fleet: KeyId,
+    /// the relay
+    pub relay: RelayUrl,
+    /// whether it belonged to this fleet before
+    pub again: bool,
+}
+
+/// How this machine and the operator know each other.
+#[derive(Debug)]
+struct Knowledge {
+    code: Option<pairing::Code>,
+    pin: Option<KeyId>,
+    /// 0 asks for approval
+    slot: u64,
+    /// whether a person here has to show the code to the operator
+    shown: bool,
+}
+
+impl Knowledge {
+    fn of(wish: &Wish) -> Result<Self, Failure> {
+        let pin = wish.fleet.as_deref().map(fingerprint).transpose()?;
+        let typed = wish.code.as_deref().map(pairing::Code::parse).transpose();
+        let typed = typed.map_err(|error| Failure::new(Code::BadUsage, error.to_string()).hint("type the code as `relay pair new` shows it"))?;
+        Ok(match typed {
+            // The first code at a relay shows no slot and has slot 1 there.
+            Some(code) => Knowledge { slot: u64::from(code.slot().max(1)), code: Some(code), pin, shown: false },
+            None if pin.is_some() => Knowledge { code: None, pin, slot: 0, shown: false },
+            None => Knowledge { code: Some(pairing::Code::generate(0)), pin, slot: 0, shown: true },
+        })
+    }
+
+    fn proof(&self) -> Result<Proof<'_>, Failure> {
+        match (&self.code, self.pin) {
+            (Some(code), None) => Ok(Proof::Code(code)),
+            (Some(code), Some(pin)) => Ok(Proof::Both(code, pin)),
+            (None, Some(pin)) => Ok(Proof::Pin(pin)),
+            (None, None) => Err(Failure::new(Code::Internal, "a pairing without code and fingerprint")),
+        }
+    }
+}
+
+/// A fleet's id as people copy it.
+fn fingerprint(text: &str) -> Result<KeyId, Failure> {
+    let digits: String = text.chars().filter(|character| !matches!(character, ' ' | ':' | '-')).collect();
+    digits.to_lowercase().parse().map_err(|_| {
+        Failure::new(Code::BadUsage, "`--fleet` is not a fleet's id of 64 hexadecimal digits").hint("`relay operator show` prints it; a part of it is not enough to pin a fleet")
+    })
+}
+
+/// One run of the pairing, decided frame by frame.
+struct Run<'a> {
+    stage: Stage,
+    pairing: Option<u64>,
+    key: &'a SecretKey,
+    mailbox: X25519Public,
+    name: Option<String>,
+    relay: PublicKey,
+    clock: &'a mut Clock,
+    now: Time,
+}
+
+enum Stage {
+    Asked(Guest),
+    Confirming(GuestConfirming),
+    Over,
+}
+
+/// What a frame leads to.
+enum Step {
+    Nothing,
+    Send(Frame),
+    Pending { request: String, expires_at: Time },
+    Welcomed(Box<Welcomed>),
+}
+
+impl Run<'_> {
+    fn take(&mut self, frame: Frame) -> Result<Step, Failure> {
+        match frame {
+            Frame::Ping { token } => Ok(Step::Send(Frame::Pong { token })),
+            Frame::PairPending { request, expires_at } => Ok(Step::Pending { request, expires_at: Time(expires_at) }),
+            Frame::PairMessage { pairing, message } => self.message(pairing, &message.0),
+            Frame::PairEnd { code, message, .. } | Frame::Goodbye { code, message } => Err(ended(&code, &message)),
+            // Newer relays may have more to say to a guest.
+            _ => Ok(Step::Nothing),
+        }
+    }
+
+    fn message(&mut self, pairing: u64, message: &[u8]) -> Result<Step, Failure> {
+        if *self.pairing.get_or_insert(pairing) != pairing {
+            return Err(Failure::new(Code::BadSignature, "the relay mixes two pairings"));
+        }
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Asked(guest) => {
+                let (confirming, message) = guest.confirm(message, &mut Attempts::typed(), self.key, self.mailbox, self.name.clone())?;
+                self.stage = Stage::Confirming(confirming);
+                Ok(Step::Send(Frame::PairMessage { pairing, message: Blob(message) }))
+            }
+            Stage::Confirming(confirming) => {
+                let welcomed = confirming.welcome(message, &self.relay, self.clock, self.now)?;
+                Ok(Step::Welcomed(Box::new(welcomed)))
+            }
+            Stage::Over => Err(Failure::new(Code::BadSignature, "the relay sends more than a pairing has")),
+        }
+    }
+}
+
+/// Why a pairing is over, in the relay's or the operator's words.
+fn ended(code: &str, message: &str) -> Failure {
+    let code = Code::parse(code).unwrap_or(Code::RelayRefused);
+    let message: String = escape_control(message).chars().take(SENTENCE).collect();
+    let failure = Failure::new(code, if message.is_empty() { "the pairing was ended by the other side".into() } else { message });
+    match code {
+        Code::NotPaired => failure.hint("check the digits and the machine they came from; each code works once, `relay pair new` makes another"),
+        Code::Expired => failure.hint("codes live for some minutes: make a new one with `relay pair new`"),
+        Code::Denied => failure.hint("an operator turned this machine away; ask them"),
+        Code::Busy => failure.hint("too many machines are being paired there; try again in a moment"),
+        _ => failure,
+    }
+}
+
+/// The name to ask for: the wish, else `agent.toml`'s, else what the machine calls itself.
+fn wished_name(wish: &Wish, config: &AgentConfig, facts: &Facts) -> Result<Option<String>, Failure> {
+    if let Some(name) = &wish.name {
+        if !valid_name(name) {
+            let wanted = "lower-case letters, digits and dashes, at most 63, no dash first";
+            return Err(Failure::new(Code::BadUsage, format!("`{}` is not a name: {wanted}", name.escape_debug())));
+        }
+        return Ok(Some(name.clone()));
+    }
+    let hostname = facts.get(outhaul_protocol::describe::fact::HOSTNAME).map(|name| sanitised(name));
+    Ok(config.name.clone().or(hostname.flatten()))
+}
+
+/// A host's name as a node's name: its first part, what does not fit replaced by dashes.
+fn sanitised(hostname: &str) -> Option<String> {
+    let first = hostname.split('.').next().unwrap_or_default().to_lowercase();
+    let plain: String = first.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(outhaul_protocol::limits::NAME).collect();
+    Some(plain.trim_matches('-').to_owned()).filter(|name| valid_name(name))
+}
+
+/// Pairs this machine. On return it is on the disk, and the operator knows.
+pub async fn pair(home: &Home, wish: &Wish, news: &mut (dyn FnMut(News<'_>) + Send)) -> Result<Paired, Failure> {
+    let folder = home.agent()?;
+    // A running agent holds the pins in memory and would write the old ones over the new.
+    let _lock = Lock::take(&folder.join("lock"), "agent pair")?;
+    let config = AgentConfig::load(home)?;
+    let knowledge = Knowledge::of(wish)?;
+    let facts = crate::facts::gather();
+    let name = wished_name(wish, &config, &facts)?;
+    let target = target(wish, &config)?;
+    let (key, _) = outhaul_home::load_or_create_secret_key(&folder.join("agent.key"), SecretKey::generate)?;
+    let mailbox = pins::mailbox(home)?.public();
+    let mut clock = Clock::new(BUILT, Membership::load(home).ok().and_then(|before| before.clock_floor()));
+
+    let identity = Identity { role: Role::Guest, key: &key, credential: Blob(Vec::new()), lookup: None };
+    // Whoever answers: the operator's signed list says in the end whether this relay is one of the fleet's.
+    let mut connected = dial::dial(&target, identity, |_| Ok(())).await?;
+    news(News::Reached { relay: &target.url });
+
+    let (guest, join) = Guest::join(knowledge.proof()?);
+    let mut run = Run {
+        stage: Stage::Asked(guest),
+        pairing: None,
+        key: &key,
+        mailbox,
+        name: name.clone(),
+        relay: connected.relay,
+        clock: &mut clock,
+        now: unix_now(),
+    };
+    let facts = facts.into_iter().chain(name.map(|name| ("name".to_owned(), name))).collect();
+    send(&mut connected, Frame::PairJoin { slot: knowledge.slot, message: Blob(join), facts }).await?;
+    let welcomed = converse(&mut connected, &mut run, &knowledge, key.id(), news).await?;
+    let pairing = run.pairing.unwrap_or_default();
+
+    let paired = keep(home, wish, &target, key.id(), &welcomed, &clock)?;
+    send(&mut connected, Frame::PairMessage { pairing, message: Blob(welcomed.stored()) }).await?;
+    linger(connected).await;
+    Ok(paired)
+}
+
+fn target(wish: &Wish, config: &AgentConfig) -> Result<Target, Failure> {
+    let relay = wish.relay.as_deref().or(config.relay.as_deref());
+    let relay = relay.ok_or_else(|| Failure::new(Code::BadUsage, "which relay? none is named").hint("add --relay ws://HOST:8765 or --relay wss://HOST"))?;
+    let ca = wish.ca.clone().or_else(|| config.ca.clone());
+    Ok(Target { url: RelayUrl::parse(relay)?, roots: Roots { ca }, allow_plaintext: config.allow_plaintext })
+}
+
+async fn send(connected: &mut Connected, frame: Frame) -> Result<(), Failure> {
+    connected.socket.send(frame.encode()).await.map_err(|ended| lost(&ended.to_string()))
+}
+
+fn lost(why: &str) -> Failure {
+    Failure::new(Code::LinkLost, format!("the link to the relay was lost during the pairing: {why}")).hint("nothing was stored; try again with a new code")
+}
+
+/// Talks until the welcome stands. Waiting for a person, it shows life; waiting for a program, it has little patience.
+async fn converse(
+    connected: &mut Connected,
+    run: &mut Run<'_>,
+    knowledge: &Knowledge,
+    node: KeyId,
+    news: &mut (dyn FnMut(News<'_>) + Send),
+) -> Result<Welcomed, Failure> {
+    let mut beat = tokio::time::interval(connected.heartbeat);
+    let silence = connected.heartbeat * (outhaul_protocol::limits::HEARTBEATS_MISSED + 1);
+    let (mut heard, mut until) = (Instant::now(), Instant::now() + STEP);
+    loop {
+        let bytes = tokio::select! {
+            received = connected.socket.receive() => received.map_err(|ended| lost(&ended.to_string()))?,
+            _ = beat.tick() => {
+                if heard.elapsed() > silence {
+                    return Err(lost("it fell silent"));
+                }
+                send(connected, Frame::Ping { token: 0 }).await?;
+                continue;
+            }
+            () = tokio::time::sleep_until(until) => {
+                return Err(Failure::new(Code::Expired, "nobody answered this pairing in time").hint("is `relay pair new` still waiting there? make a new code"));
+            }
+        };
+        heard = Instant::now();
+        let frame = Frame::decode(&bytes).map_err(|error| Failure::new(Code::RelayRefused, format!("the relay sends what is no frame: {error}")))?;
+        match run.take(frame)? {
+            Step::Nothing => {}
+            Step::Send(frame) => {
+                if matches!(frame, Frame::PairMessage { .. }) {
+                    until = Instant::now() + STEP;
+                }
+                send(connected, frame).await?;
+            }
+            Step::Pending { request, expires_at } => {
+                let request: String = escape_control(&request).chars().take(64).collect();
+                let wait = Duration::from_secs(expires_at.since(unix_now())).clamp(STEP, APPROVAL);
+                until = Instant::now() + wait;
+                let code = knowledge.code.as_ref().filter(|_| knowledge.shown).map(pairing::Code::reveal);
+                let code = code.as_ref().map(|code| code.as_str());
+                if knowledge.slot == 0 {
+                    news(News::Pending { request: &request, expires_at, code, node });
+                }
+            }
+            Step::Welcomed(welcomed) => return Ok(*welcomed),
+        }
+    }
+}
+
+/// Writes what the pairing brought: pins first, then where the relay is.
+fn keep(home: &Home, wish: &Wish, target: &Target, node: KeyId, welcomed: &Welcomed, clock: &Clock) -> Result<Paired, Failure> {
+    let fleet = welcomed.welcome().fleet.id();
+    let before = match pins::current_fleet(home) {
+        Err(_) if wish.replace => None,
+        found => found?,
+    };
+    if let Some(other) = before.filter(|before| *before != fleet && !wish.replace) {
+        let text = format!("this machine belongs to fleet {}, and the code is of fleet {}; nothing was changed", other.short(), fleet.short());
+        return Err(Failure::new(Code::BadUsage, text).hint("to leave the old fleet, pair again with a new code and --replace"));
+    }
+    let mut config = ConfigEdit::open(&home.join(FILE))?;
+    config.set("relay", &target.url.to_string());
+    if let Some(name) = &wish.name {
+        config.set("name", name);
+    }
+    if let Some(ca) = &wish.ca {
+        let ca = std::path::absolute(ca).unwrap_or_else(|_| ca.clone());
+        config.set("ca", &ca.to_string_lossy());
+    }
+    let reading = clock.read(unix_now());
+    let mut membership =
+        Membership::from_welcome(home, welcomed.welcome(), welcomed.node().clone(), welcomed.relays().clone(), welcomed.revoked().clone(), reading);
+    membership.absorb(home)?;
+    membership.store(home)?;
+    config.save()?;
+    let name = membership.labels().name.clone();
+    Ok(Paired { node, name, fleet, relay: target.url.clone(), again: before == Some(fleet) })
+}
+
+/// Lets the relay read our last message: a socket closed on unread bytes would take it back.
+async fn linger(mut connected: Connected) {
+    let over = async {
+        while let Ok(bytes) = connected.socket.receive().await {
+            if matches!(Frame::decode(&bytes), Ok(Frame::PairEnd { .. } | Frame::Goodbye { .. })) {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, over).await;
+    connected.socket.close().await;
+}

@@ -1,0 +1,306 @@
+//! What packs may do on this machine: the grants of `agent.toml`, read again when the file has changed.
+//!
+//! A grant belongs to an embedded pack's name, or to one digest. Names that are not embedded are anybody's who may
+//! deploy, so a table under such a name counts only for the version in its `digest`. What narrows (`gpu = false`)
+//! counts for the name whatever the version. A call keeps the grants it began with: they are handed out as one `Arc`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use outhaul_home::Home;
+use outhaul_host::{Grants, Power};
+use outhaul_protocol::error::Failure;
+use outhaul_protocol::keys::Digest;
+
+use crate::config::{AgentConfig, FILE, PackKey, PackPolicy, ReadOnly};
+use crate::run::PolicyLimits;
+
+/// A policy and the file it was read from.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// The file.
+    pub path: PathBuf,
+    /// What stands in it.
+    pub config: AgentConfig,
+}
+
+impl Policy {
+    /// Reads a file; a missing one grants the defaults.
+    pub fn load(path: &Path) -> Result<Self, Failure> {
+        Ok(Policy { path: path.to_owned(), config: AgentConfig::read(path)? })
+    }
+
+    /// What a pack may. `embedded` when it came with this agent.
+    #[must_use]
+    pub fn grants(&self, pack: &str, digest: &[u8; 32], embedded: bool) -> Grants {
+        let digest = Digest(*digest);
+        let defaults = &self.config.defaults.powers;
+        let mut grants = Grants {
+            gpu: defaults.contains(&ReadOnly::Gpu),
+            system: defaults.contains(&ReadOnly::System),
+            ..Grants::default()
+        };
+        let named = self.config.packs.get(&PackKey::Name(pack.to_owned()));
+        let of_digest = self.config.packs.get(&PackKey::Digest(digest));
+        let theirs = named.filter(|table| belongs(table, digest, embedded));
+        for table in [theirs, of_digest].into_iter().flatten() {
+            grants.gpu |= table.gpu == Some(true);
+            grants.system |= table.system == Some(true);
+            if let Some(process) = &table.process {
+                grants.process = Some(process.grant());
+            }
+            if let Some(camera) = &table.camera {
+                grants.camera = Some(camera.clone()).filter(|camera| camera.all || !camera.devices.is_empty());
+            }
+        }
+        // Last, so that no other table gives back what one of them takes away.
+        for table in [named, of_digest].into_iter().flatten() {
+            grants.gpu &= table.gpu != Some(false);
+            grants.system &= table.system != Some(false);
+        }
+        grants
+    }
+
+    /// The owner's ceilings.
+    #[must_use]
+    pub fn limits(&self) -> PolicyLimits {
+        let limits = &self.config.limits;
+        PolicyLimits {
+            deadline: Duration::from_secs(limits.deadline_secs),
+            calls: limits.calls,
+            output: limits.output_mib.saturating_mul(1 << 20),
+        }
+    }
+}
+
+/// Whether a name's table is for this version.
+#[must_use]
+pub fn belongs(table: &PackPolicy, digest: Digest, embedded: bool) -> bool {
+    match table.digest {
+        Some(wanted) => wanted == digest,
+        None => embedded,
+    }
+}
+
+/// Whether a power is among the grants.
+#[must_use]
+pub fn is_granted(grants: &Grants, power: Power) -> bool {
+    match power {
+        Power::Output | Power::Log => true,
+        Power::Process => grants.process.as_ref().is_some_and(|grant| !grant.allow.is_empty()),
+        Power::Gpu => grants.gpu,
+        Power::System => grants.system,
+        Power::Camera => grants.camera.is_some(),
+    }
+}
+
+/// What the owner would type to grant a power.
+#[must_use]
+pub fn remedy(pack: &str, power: Power) -> String {
+    let item = if power == Power::Process { " PROGRAM" } else { "" };
+    format!("agent allow {pack} {}{item}", power.name())
+}
+
+/// Why a power is not there, and the way out.
+#[must_use]
+pub fn explain(pack: &str, power: Power) -> String {
+    format!("this machine's policy does not let pack `{pack}` use `{}`; on that machine: {}", power.name(), remedy(pack, power))
+}
+
+/// The policy of a running agent.
+#[derive(Debug)]
+pub struct PolicyFile {
+    path: PathBuf,
+    state: RwLock<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    stamp: Option<Stamp>,
+    policy: Policy,
+    grants: HashMap<(String, [u8; 32], bool), Arc<Grants>>,
+}
+
+/// Grants kept ready at most; a pack's versions come and go.
+const READY: usize = 256;
+
+/// Tells one content of a file from another without reading it: a rewrite in place moves the times, a rename the inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    size: u64,
+    inode: (u64, u64),
+    times: [(i64, i64); 2],
+}
+
+#[cfg(unix)]
+fn stamp(path: &Path) -> Option<Stamp> {
+    use std::os::unix::fs::MetadataExt as _;
+    let found = std::fs::metadata(path).ok()?;
+    let times = [(found.mtime(), found.mtime_nsec()), (found.ctime(), found.ctime_nsec())];
+    Some(Stamp { size: found.size(), inode: (found.dev(), found.ino()), times })
+}
+
+#[cfg(not(unix))]
+fn stamp(path: &Path) -> Option<Stamp> {
+    let found = std::fs::metadata(path).ok()?;
+    let since = found.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    let times = [(since.as_secs() as i64, i64::from(since.subsec_nanos())), (0, 0)];
+    Some(Stamp { size: found.len(), inode: (0, 0), times })
+}
+
+impl PolicyFile {
+    /// Reads the policy of a home. A broken file is refused here, at start; later it leaves the last good policy.
+    pub fn open(home: &Home) -> Result<Self, Failure> {
+        Self::at(home.join(FILE))
+    }
+
+    /// The same for a file anywhere.
+    pub fn at(path: PathBuf) -> Result<Self, Failure> {
+        let stamp = stamp(&path);
+        let policy = Policy::load(&path)?;
+        Ok(PolicyFile { path, state: RwLock::new(State { stamp, policy, grants: HashMap::new() }) })
+    }
+
+    /// What a pack may now. One `stat` of the file; the rest is a lookup.
+    #[must_use]
+    pub fn grants_for(&self, pack: &str, digest: &[u8; 32], embedded: bool) -> Arc<Grants> {
+        let key = (pack.to_owned(), *digest, embedded);
+        if let Some(ready) = self.current().grants.get(&key) {
+            return ready.clone();
+        }
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if state.grants.len() >= READY {
+            state.grants.clear();
+        }
+        let grants = Arc::new(state.policy.grants(pack, digest, embedded));
+        state.grants.insert(key, grants.clone());
+        grants
+    }
+
+    /// The owner's ceilings now.
+    #[must_use]
+    pub fn limits(&self) -> PolicyLimits {
+        self.current().policy.limits()
+    }
+
+    /// The policy now.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.current().policy.clone()
+    }
+
+    fn current(&self) -> RwLockReadGuard<'_, State> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        // Taken before the file is read: a write in between shows at the next look.
+        let now = stamp(&self.path);
+        if state.stamp == now {
+            return state;
+        }
+        drop(state);
+        self.reload(now);
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reload(&self, now: Option<Stamp>) {
+        let read = Policy::load(&self.path);
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if state.stamp == now {
+            return;
+        }
+        state.stamp = now;
+        match read {
+            Ok(policy) => {
+                tracing::info!(path = %self.path.display(), "policy read again");
+                state.policy = policy;
+                state.grants.clear();
+            }
+            Err(failure) => tracing::error!(reason = %failure.message, "the changed policy is broken; the last good one stays"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINE: [u8; 32] = [1; 32];
+    const OTHER: [u8; 32] = [2; 32];
+
+    fn policy(text: &str) -> Policy {
+        let path = Path::new("agent.toml");
+        Policy { path: path.to_owned(), config: outhaul_home::parse_toml(text, path).expect(text) }
+    }
+
+    #[test]
+    fn without_a_file_only_what_reads_is_granted() {
+        let grants = policy("").grants("thermal", &MINE, false);
+        assert!(grants.gpu && grants.system && grants.process.is_none() && grants.camera.is_none());
+        let none = policy("[defaults]\npowers = []").grants("thermal", &MINE, false);
+        assert!(!none.gpu && !none.system);
+    }
+
+    #[test]
+    fn an_embedded_name_is_reserved_for_the_embedded_pack() {
+        let policy = policy("[packs.system]\nprocess = { allow = [\"df\"] }");
+        assert!(policy.grants("system", &MINE, true).process.is_some());
+        assert!(policy.grants("system", &MINE, false).process.is_none(), "a deployed pack of that name gets nothing");
+    }
+
+    #[test]
+    fn a_deployed_name_is_granted_at_one_digest_only() {
+        let text = format!("[packs.thermal]\ndigest = \"{}\"\ncamera = true", hex::encode(MINE));
+        let policy = policy(&text);
+        assert!(policy.grants("thermal", &MINE, false).camera.is_some());
+        assert!(policy.grants("thermal", &OTHER, false).camera.is_none());
+        assert!(policy.grants("other", &MINE, false).camera.is_none());
+    }
+
+    #[test]
+    fn a_name_without_digest_grants_nothing_but_still_narrows() {
+        let policy = policy("[packs.thermal]\ncamera = true\nsystem = false");
+        let grants = policy.grants("thermal", &MINE, false);
+        assert!(grants.camera.is_none() && !grants.system && grants.gpu);
+    }
+
+    #[test]
+    fn a_digest_is_granted_whatever_its_name_and_no_table_undoes_a_refusal() {
+        let text = format!("[packs.\"sha256:{}\"]\ncamera = {{ devices = [\"video0\"] }}\ngpu = true\n[packs.x]\ngpu = false", hex::encode(MINE));
+        let policy = policy(&text);
+        assert_eq!(policy.grants("y", &MINE, false).camera.expect("granted").devices, ["video0"]);
+        assert!(!policy.grants("x", &MINE, false).gpu);
+    }
+
+    #[test]
+    fn a_change_counts_at_the_next_call_and_a_call_keeps_what_it_has() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("agent.toml");
+        let file = PolicyFile::at(path.clone()).expect("no file yet");
+        let before = file.grants_for("system", &MINE, true);
+        assert!(Arc::ptr_eq(&before, &file.grants_for("system", &MINE, true)), "kept ready");
+        std::fs::write(&path, "[packs.system]\nprocess = { allow = [\"df\"] }\n[limits]\ncalls = 3").expect("written");
+        assert!(file.grants_for("system", &MINE, true).process.is_some() && before.process.is_none());
+        assert_eq!(file.limits().calls, 3);
+    }
+
+    #[test]
+    fn a_broken_change_keeps_the_last_good_policy_until_it_is_mended() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("agent.toml");
+        std::fs::write(&path, "[packs.camera]\ncamera = true").expect("written");
+        let file = PolicyFile::at(path.clone()).expect("good");
+        std::fs::write(&path, "[packs.camera]\ncamera = tru").expect("written");
+        assert!(file.grants_for("camera", &MINE, true).camera.is_some());
+        std::fs::write(&path, "[packs.camera]\ncamera = false").expect("written");
+        assert!(file.grants_for("camera", &MINE, true).camera.is_none());
+        std::fs::write(&path, "camera = tru").expect("written");
+        assert!(PolicyFile::at(path).is_err(), "at start it is refused");
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_type() {
+        insta::assert_snapshot!(explain("system", Power::Process), @"this machine's policy does not let pack `system` use `process`; on that machine: agent allow system process PROGRAM");
+        assert_eq!(remedy("camera", Power::Camera), "agent allow camera camera");
+    }
+}

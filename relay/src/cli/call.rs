@@ -1,0 +1,232 @@
+//! Drives one call for a person: output as it comes, input if it is wanted, Ctrl-C, the deadline's last resort.
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use outhaul_link::channel::{CallSender, Outcome};
+use outhaul_protocol::error::{Code, Failure};
+use outhaul_protocol::objects::Receipt;
+use outhaul_protocol::signed::Verified;
+use outhaul_protocol::value::Value;
+use serde_json::{Value as Json, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::lanes::Lanes;
+use super::output::Output;
+use crate::operator::{Drive, Happening};
+
+/// How long a cancelled call may take to end before nobody waits for it any more.
+const GRACE: Duration = Duration::from_secs(5);
+/// What is left to the network after a call's deadline; the node's clock is the one that counts.
+const MARGIN: Duration = Duration::from_secs(5);
+/// Bytes of one piece of input: goes in one message, so that a piece is sent or not.
+const PIECE: usize = 32 << 10;
+
+/// How a call went.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// the result, or why there is none
+    pub result: Result<Value, Failure>,
+    /// the node's word, if it got through
+    pub receipt: Option<Verified<Receipt>>,
+}
+
+impl Finished {
+    fn failed(failure: Failure) -> Finished {
+        Finished { result: Err(failure), receipt: None }
+    }
+}
+
+/// Ctrl-C and its kin.
+#[derive(Debug)]
+pub(crate) struct Interrupts {
+    all: [Signal; 3],
+}
+
+impl Interrupts {
+    pub(crate) fn new() -> Result<Interrupts, Failure> {
+        let one = |kind| signal(kind).map_err(|error| Failure::new(Code::Internal, format!("listen for signals: {error}")));
+        Ok(Interrupts { all: [one(SignalKind::interrupt())?, one(SignalKind::terminate())?, one(SignalKind::hangup())?] })
+    }
+
+    pub(crate) async fn next(&mut self) {
+        let [one, two, three] = &mut self.all;
+        tokio::select! {
+            _ = one.recv() => {}
+            _ = two.recv() => {}
+            _ = three.recv() => {}
+        }
+    }
+}
+
+/// Input on its way; outlives the channel it goes through.
+#[derive(Debug)]
+struct Feeder {
+    pieces: mpsc::Receiver<Vec<u8>>,
+    pending: Option<Vec<u8>>,
+}
+
+impl Feeder {
+    /// Reads stdin on a thread of its own: a read from a terminal cannot be given up, only left behind.
+    fn stdin() -> Feeder {
+        let (sender, pieces) = mpsc::channel(2);
+        std::thread::spawn(move || {
+            let mut stdin = std::io::stdin().lock();
+            loop {
+                let mut piece = vec![0; PIECE];
+                match stdin.read(&mut piece) {
+                    Ok(0) => return,
+                    Ok(length) => piece.truncate(length),
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                    Err(_) => return,
+                }
+                if sender.blocking_send(piece).is_err() {
+                    return;
+                }
+            }
+        });
+        Feeder { pieces, pending: None }
+    }
+
+    /// Feeds until the input ends, the call does, or the link is lost; the rest can go through another channel. On a
+    /// task of its own: a piece must never be half sent.
+    fn feed(mut self, sender: CallSender) -> JoinHandle<Feeder> {
+        tokio::spawn(async move {
+            loop {
+                if self.pending.is_none() {
+                    self.pending = self.pieces.recv().await;
+                }
+                let sent = match &self.pending {
+                    Some(piece) => sender.input(piece).await,
+                    None => {
+                        let _ = sender.input_end();
+                        return self;
+                    }
+                };
+                match sent {
+                    Ok(()) => self.pending = None,
+                    Err(_) => return self,
+                }
+            }
+        })
+    }
+}
+
+/// Waits for a call's ending. `deadline` is what the call was given; the node keeps it, this is the last resort.
+pub(crate) async fn finish(out: Output, mut drive: Drive, lanes: &mut Lanes, stdin: bool, deadline: Option<Duration>) -> Finished {
+    let mut interrupts = match Interrupts::new() {
+        Ok(interrupts) => interrupts,
+        Err(failure) => return Finished::failed(failure),
+    };
+    let mut feeding = match drive.sender() {
+        Some(sender) if stdin => Some(Feeder::stdin().feed(sender)),
+        _ => None,
+    };
+    let mut limit = deadline.map(|deadline| Instant::now() + 2 * deadline + MARGIN);
+    let mut stopping: Option<Failure> = None;
+    loop {
+        let until = limit;
+        let lost = tokio::select! {
+            biased;
+            () = interrupts.next() => {
+                if stopping.is_some() {
+                    return Finished::failed(cancelled());
+                }
+                (stopping, limit) = (Some(cancelled()), Some(Instant::now() + GRACE));
+                drive.cancel();
+                continue;
+            }
+            () = async { tokio::time::sleep_until(until.unwrap_or_else(Instant::now)).await }, if until.is_some() => {
+                drive.cancel();
+                let late = || Failure::new(Code::Deadline, "the call did not end within its deadline, and the node did not say why");
+                return Finished::failed(stopping.unwrap_or_else(late));
+            }
+            happening = drive.next() => match happening {
+                Err(failure) => return Finished::failed(stopping.unwrap_or(failure)),
+                Ok(Happening::Data { lane, bytes }) => {
+                    if stopping.is_none()
+                        && let Err(failure) = unless_interrupted(&mut interrupts, lanes.take(lane, bytes)).await
+                    {
+                        (stopping, limit) = (Some(failure), Some(Instant::now() + GRACE));
+                        drive.cancel();
+                    }
+                    continue;
+                }
+                Ok(Happening::Ended(outcome)) => {
+                    if stopping.is_none() {
+                        stopping = unless_interrupted(&mut interrupts, lanes.drain()).await.err();
+                    }
+                    return ended(outcome, stopping);
+                }
+                Ok(Happening::Lost(reason)) => reason,
+            },
+        };
+        if let Some(failure) = stopping {
+            return Finished::failed(failure);
+        }
+        out.talk(&format!("link lost ({}); reaching for the call again", outhaul_protocol::text::escape_control(&lost)));
+        let feeder = match feeding.take() {
+            Some(task) => task.await.ok(),
+            None => None,
+        };
+        tokio::select! {
+            biased;
+            () = interrupts.next() => return Finished::failed(Failure::new(Code::Cancelled, "cancelled; the call may go on at the node, which was out of reach")),
+            () = async { tokio::time::sleep_until(until.unwrap_or_else(Instant::now)).await }, if until.is_some() => {
+                return Finished::failed(Failure::new(Code::Deadline, "the link was lost and not found again in time; the call's outcome is unknown"));
+            }
+            reached = drive.reach_again() => match reached {
+                Ok(()) => out.talk("the call goes on"),
+                Err(failure) => return Finished::failed(failure),
+            },
+        }
+        feeding = feeder.zip(drive.sender()).map(|(feeder, sender)| feeder.feed(sender));
+    }
+}
+
+fn cancelled() -> Failure {
+    Failure::new(Code::Cancelled, "cancelled")
+}
+
+/// Output may wait for a reader that never reads; Ctrl-C must not wait with it.
+async fn unless_interrupted(interrupts: &mut Interrupts, work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::select! {
+        biased;
+        () = interrupts.next() => Err(cancelled()),
+        done = work => done,
+    }
+}
+
+/// The node's ending. What we stopped the call for is the reason, unless it was done before it heard of it.
+fn ended(outcome: Outcome, stopping: Option<Failure>) -> Finished {
+    let result = match (outcome.result, stopping) {
+        (Err(failure), Some(why)) if failure.code == Code::Cancelled => Err(why),
+        (Ok(_), Some(why)) if why.code != Code::Cancelled => Err(why),
+        (result, _) => result,
+    };
+    Finished { result, receipt: Some(outcome.receipt) }
+}
+
+/// A receipt as JSON has it.
+pub(crate) fn receipt_json(receipt: Option<&Verified<Receipt>>) -> Json {
+    receipt.map_or(Json::Null, |receipt| {
+        json!({
+            "call": hex::encode(receipt.call),
+            "node": receipt.iss.to_string(),
+            "command": receipt.command,
+            "pack": receipt.pack.map(|pack| pack.to_string()),
+            "signer": receipt.signer.to_string(),
+            "evidence": receipt.evidence.as_str(),
+            "started_at": receipt.started_at.0,
+            "duration_ms": receipt.duration_ms,
+            "outcome": receipt.outcome,
+            "number": receipt.number,
+            "cose": STANDARD.encode(receipt.bytes()),
+        })
+    })
+}

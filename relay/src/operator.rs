@@ -1,0 +1,22 @@
+//! The operator: who calls, what it keeps on its own machine, and what it does over a link. Everything it believes
+//! about nodes it has verified under the pinned fleet key; the relay's word counts for status and last-seen only.
+//!
+//! [`Room`] is the folder, [`Book`] the nodes known there, [`Session`] a link that is up; [`Drive`] runs one call to
+//! its ending, through lost links. Nothing here prints: the command line does.
+
+mod book;
+mod commands;
+mod drive;
+mod enrol;
+mod grants;
+mod room;
+mod session;
+
+pub use book::{Announced, Book, Known, Seen};
+pub use commands::{Meant, description_of, find_command};
+pub use drive::{Drive, Happening};
+pub use enrol::{Enroller, NameWish, host_name};
+pub use grants::{GrantText, GrantWish, delegates, give, given, revoke, revoke_at, words};
+pub use room::{Config, FINGERPRINT_DIGITS, Fleet, Room, now};
+pub use session::{Dialer, Session};
+pub(crate) use session::{target, unexpected};

@@ -1,0 +1,145 @@
+//! One call from its opening to its ending. A lost link does not end it: the call is attached to by its id over a new
+//! one, for as long as a node keeps what it has to say. It is never sent twice.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use outhaul_link::backoff::Backoff;
+use outhaul_link::channel::{CallEvent, CallHandle, CallSender, CallSpec, Channel, Outcome};
+use outhaul_link::operator::Operator;
+use outhaul_protocol::error::{Code, Failure};
+use outhaul_protocol::frame::Lookup;
+use outhaul_protocol::inner::Lane;
+use outhaul_protocol::limits;
+
+use super::book::{Book, Known, Seen};
+use super::room::now;
+use super::session::{Dialer, Session, target_of};
+
+/// What a call says as it goes.
+#[derive(Debug)]
+pub enum Happening {
+    /// Output.
+    Data {
+        /// on this lane
+        lane: Lane,
+        /// these bytes
+        bytes: Bytes,
+    },
+    /// The one ending, its receipt verified.
+    Ended(Outcome),
+    /// The link is lost: [`Drive::reach_again`].
+    Lost(String),
+}
+
+/// A call under way.
+#[derive(Debug)]
+pub struct Drive {
+    dialer: Arc<Dialer>,
+    book: Book,
+    node: Known,
+    link: Operator,
+    channel: Channel,
+    handle: Option<CallHandle>,
+}
+
+impl Drive {
+    /// Opens a channel with the call in its first message.
+    pub async fn start(session: Session, seen: &Seen, spec: &CallSpec) -> Result<Drive, Failure> {
+        let target = session.target(seen)?;
+        let Session { dialer, link, book } = session;
+        let (channel, handle) = link.open(&dialer.caller(), &target, Some(spec), now()).await.map_err(|failure| dialer.explain(failure))?;
+        dialer.tell_newer(&channel, &seen.known);
+        Ok(Drive { dialer, book, node: seen.known.clone(), link, channel, handle })
+    }
+
+    /// What happens next. May be dropped and asked again.
+    pub async fn next(&mut self) -> Result<Happening, Failure> {
+        let handle = self.handle.as_mut().ok_or_else(|| unknown("the call was given up"))?;
+        loop {
+            return match handle.next().await {
+                Some(CallEvent::Accepted) => continue,
+                Some(CallEvent::Data { lane, bytes }) => Ok(Happening::Data { lane, bytes }),
+                Some(CallEvent::Ended(outcome)) => {
+                    self.dialer.take_newer(&self.channel);
+                    Ok(Happening::Ended(outcome))
+                }
+                Some(CallEvent::Lost(reason)) => Ok(Happening::Lost(reason)),
+                Some(CallEvent::Unknown) => Err(unknown("the node no longer knows the call")),
+                None => Err(unknown("the channel ended")),
+            };
+        }
+    }
+
+    /// The sending half, on the channel of now.
+    #[must_use]
+    pub fn sender(&self) -> Option<CallSender> {
+        self.handle.as_ref().map(CallHandle::sender)
+    }
+
+    /// Asks the node to stop the call; its ending still comes.
+    pub fn cancel(&self) {
+        if let Some(handle) = &self.handle {
+            // A link that is lost right now: dropping the call at the node is up to its deadline then.
+            let _ = handle.cancel();
+        }
+    }
+
+    /// Dials, with back-off, until the call can be attached to: as long as the node keeps its output and ending.
+    /// Input that may have been lost with the link cannot be sent again, so such a call is cancelled.
+    pub async fn reach_again(&mut self) -> Result<(), Failure> {
+        let settled = self.sender().is_none_or(|sender| sender.settled());
+        let (since, mut backoff) = (Instant::now(), Backoff::default());
+        loop {
+            match self.attach().await {
+                Ok(()) if settled => return Ok(()),
+                Ok(()) => {
+                    self.cancel();
+                    return Err(Failure::new(Code::LinkLost, "the link was lost while input was under way; the call was cancelled"));
+                }
+                Err(failure) if may_pass(failure.code) && since.elapsed() < Duration::from_secs(limits::CALL_KEPT_SECS) => {
+                    tracing::debug!(%failure, "not yet");
+                    tokio::time::sleep(backoff.wait()).await;
+                }
+                Err(failure) => return Err(unknown(&failure.message)),
+            }
+        }
+    }
+
+    async fn attach(&mut self) -> Result<(), Failure> {
+        let lookup = Lookup { id: Some(self.node.id()), name: None };
+        let (link, records) = self.dialer.dial(Some(lookup)).await?;
+        let offline = || Failure::new(Code::NodeOffline, format!("`{}` is not connected", self.node.node.name));
+        let mut found = None;
+        for record in &records {
+            found = found.or(Some(self.book.learn(record)?).filter(|seen| seen.known.id() == self.node.id()));
+        }
+        let target = target_of(&self.dialer, &found.ok_or_else(offline)?)?;
+        let (channel, _) = link.open(&self.dialer.caller(), &target, None, now()).await?;
+        let handle = self.handle.take().ok_or_else(|| unknown("the call was given up"))?;
+        self.handle = Some(channel.attach(handle)?);
+        (self.link, self.channel) = (link, channel);
+        Ok(())
+    }
+
+    /// Waits for the ending; what the call says meanwhile is handed on.
+    pub async fn finish(mut self, mut on_data: impl FnMut(Lane, &Bytes)) -> Result<Outcome, Failure> {
+        loop {
+            match self.next().await? {
+                Happening::Data { lane, bytes } => on_data(lane, &bytes),
+                Happening::Ended(outcome) => return Ok(outcome),
+                Happening::Lost(_) => self.reach_again().await?,
+            }
+        }
+    }
+}
+
+/// Whether waiting may help.
+fn may_pass(code: Code) -> bool {
+    matches!(code, Code::RelayUnreachable | Code::LinkLost | Code::NodeOffline | Code::Busy)
+}
+
+fn unknown(why: &str) -> Failure {
+    Failure::new(Code::LinkLost, format!("the call's outcome is unknown: {why}")).hint("it may have run; it was not sent again")
+}

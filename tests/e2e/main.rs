@@ -1,0 +1,9 @@
+//! End to end over the real binaries, one test binary. Each test has homes of its own and port 0; names read as claims.
+
+mod calls;
+mod config;
+mod grants;
+mod packs;
+mod pairing;
+mod restarts;
+mod run;
