@@ -140,9 +140,13 @@ pub(crate) fn close_revoked(link: &Link, open: &OpenChannel, why: &Failure) {
 }
 
 fn opening(link: &Arc<Link>, channel: ChannelId, node: KeyId, noise: &[u8]) {
-    if node != link.node.id || !link.reserve(channel) {
-        link.close_frame(&channel, if node == link.node.id { Code::Busy } else { Code::WrongNode });
-        return;
+    if node != link.node.id {
+        return link.close_frame(&channel, Code::WrongNode);
+    }
+    match link.reserve(channel) {
+        Some(true) => {}
+        Some(false) => return link.close_frame(&channel, Code::Busy),
+        None => return,
     }
     let (link, noise) = (link.clone(), noise.to_vec());
     // A quarter of a millisecond of curve arithmetic: off the reader's path.

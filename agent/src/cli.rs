@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 use outhaul_home::{Home, Lock};
 use outhaul_host::Power;
@@ -27,10 +28,10 @@ pub struct Cli {
     #[arg(long, global = true, env = "OUTHAUL_HOME", value_name = "DIR")]
     pub home: Option<PathBuf>,
     /// Prints JSON on stdout, failures included.
-    #[arg(long, global = true, env = "OUTHAUL_JSON")]
+    #[arg(long, global = true, env = "OUTHAUL_JSON", value_parser = FalseyValueParser::new())]
     pub json: bool,
     /// Logs as JSON lines; how much is RUST_LOG's to say.
-    #[arg(long, global = true, env = "OUTHAUL_LOG_JSON")]
+    #[arg(long, global = true, env = "OUTHAUL_LOG_JSON", value_parser = FalseyValueParser::new())]
     pub log_json: bool,
     #[command(subcommand)]
     command: Command,
@@ -94,7 +95,7 @@ struct Pair {
     #[arg(long, env = "OUTHAUL_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Leaves the fleet this machine belongs to for the code's.
-    #[arg(long, env = "OUTHAUL_REPLACE")]
+    #[arg(long, env = "OUTHAUL_REPLACE", value_parser = FalseyValueParser::new())]
     replace: bool,
 }
 
@@ -119,8 +120,7 @@ struct Grant {
 
 impl Grant {
     fn power(&self) -> Result<Power, Failure> {
-        let all = [Power::Output, Power::Log, Power::Process, Power::Gpu, Power::System, Power::Camera];
-        all.into_iter().find(|power| power.name() == self.power).ok_or_else(|| {
+        Power::parse(&self.power).ok_or_else(|| {
             Failure::new(Code::BadUsage, format!("there is no power `{}`", self.power.escape_debug())).hint("the powers are process, camera, gpu and system")
         })
     }
@@ -379,7 +379,9 @@ mod tests {
 
     #[test]
     fn help_reads_well() {
-        let mut command = Cli::command().term_width(100);
+        // What is set where the test runs must not show.
+        let blank = |argument: clap::Arg| argument.hide_env_values(true);
+        let mut command = Cli::command().term_width(100).mut_args(blank).mut_subcommands(|part| part.mut_args(blank));
         command.build();
         let mut all = vec![command.render_long_help().to_string()];
         for name in ["pair", "allow"] {

@@ -145,7 +145,7 @@ impl<'de> Deserialize<'de> for PackKey {
 
 /// `[packs.NAME]`: what one pack may. An absent power is as the defaults have it.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "a table of powers")]
 pub struct PackPolicy {
     /// The version a name's grants belong to, where the name is not an embedded pack's. `agent allow` writes it.
     #[serde(deserialize_with = "digest")]
@@ -163,7 +163,7 @@ pub struct PackPolicy {
 
 /// `process = { … }`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "{ allow = [\"df\"], env = […], cwd = […], max_secs = … }")]
 pub struct Process {
     /// Programs, by name or absolute path.
     pub allow: Vec<Program>,
@@ -395,6 +395,7 @@ gpu = true
             "[defaults]\npowers = [\"system\", \"process\"]",
             "[packs.system]\nteleport = true",
             "[packs.system]\nprocess = true",
+            "[packs]\nsystem = true",
             "[packs.system]\nprocess = { allow = [\"df\", \"./x\"] }",
             "[packs.system]\nprocess = { allow = [\"df\"], env = [\"A=B\"] }",
             "[packs.system]\nprocess = { allow = [\"df\"],\n cwd = [\"/srv\", \"srv\"] }",

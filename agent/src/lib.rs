@@ -4,6 +4,7 @@
 //! [`policy`] and run by one of the [`packs`], and its answers stream out ([`outlet`]) with a receipt ([`receipts`]).
 //! Around that: how this machine joins a fleet ([`pair`], [`pins`]), and what its owner types ([`cli`]).
 
+pub mod active;
 pub mod call;
 pub mod calls;
 pub mod channel;
@@ -23,3 +24,6 @@ pub mod receipts;
 pub mod run;
 pub mod shelf;
 pub mod show;
+
+#[cfg(test)]
+pub(crate) mod testing;

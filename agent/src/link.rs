@@ -81,14 +81,18 @@ impl Link {
         self.state().announced
     }
 
-    /// Keeps a place for a channel that is being judged.
-    pub(crate) fn reserve(&self, channel: ChannelId) -> bool {
+    /// Keeps a place for a channel that is being judged. `None` for a channel that is here already: a repeated first
+    /// message must not harm the one it repeats.
+    pub(crate) fn reserve(&self, channel: ChannelId) -> Option<bool> {
         let mut state = self.state();
-        if state.channels.len() >= limits::CHANNELS || state.channels.contains_key(&channel) || !state.openings.take() {
-            return false;
+        if state.channels.contains_key(&channel) {
+            return None;
         }
-        state.channels.insert(channel, Slot::Opening);
-        true
+        let taken = state.channels.len() < limits::CHANNELS && state.openings.take();
+        if taken {
+            state.channels.insert(channel, Slot::Opening);
+        }
+        Some(taken)
     }
 
     /// The channel is open, when its operator has not too many and the link has not dropped it meanwhile.
@@ -274,6 +278,9 @@ impl Drop for Fetching<'_> {
 /// Serves a connection until it ends; says why. `alive` is told once the relay has shown life beyond the handshake.
 pub async fn serve(node: Arc<Node>, connected: Connected, shutdown: CancellationToken, mut alive: impl FnMut()) -> String {
     let link = Link::new(node.clone());
+    // Whoever lost us the link may have kept what it carried: each link has a prekey of its own. The one before stays
+    // good, for operators who looked just before.
+    node.rotate_prekey();
     link.prekey();
     link.announce();
     node.publish(Some(link.clone()));

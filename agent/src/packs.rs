@@ -4,23 +4,22 @@
 //! at a time: load, link and compile first, then the disk ([`crate::shelf`]), then one swap of the table. A pack that
 //! does not load is reported and the agent starts without it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use bytes::Bytes;
 use outhaul_home::{Home, Secret};
-use outhaul_host::{Compiler, Host, HostConfig, Pack, Power};
-use outhaul_protocol::describe::{AnnounceContent, AnnouncedPack, PackDescription};
+use outhaul_host::{Compiler, Host, HostConfig};
+use outhaul_protocol::describe::AnnouncedPack;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::keys::{Digest, random, sha256};
-use outhaul_protocol::limits;
-use outhaul_protocol::objects::valid_name;
 use outhaul_protocol::time::Time;
-use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, Notify};
 use zeroize::Zeroizing;
 
+pub use crate::active::Active;
+use crate::active::Table;
 use crate::config::AgentConfig;
 use crate::shelf::{Entry, Index, Shelf, Version};
 
@@ -34,9 +33,6 @@ pub const EMBEDDED: [(&str, &[u8]); 3] = [
 /// The hidden subcommand that compiles one pack in a process of its own.
 pub const COMPILE: &str = "compile-pack";
 
-/// Bytes of an announce that facts and counters may need; the rest is for packs.
-const FACTS: usize = 700;
-
 /// Whether a name came with this agent.
 #[must_use]
 pub fn is_embedded(name: &str) -> bool {
@@ -47,138 +43,6 @@ pub fn is_embedded(name: &str) -> bool {
 #[must_use]
 pub fn embedded_digest(name: &str) -> Option<Digest> {
     EMBEDDED.iter().find(|(embedded, _)| *embedded == name).map(|(_, bytes)| sha256(bytes))
-}
-
-/// A pack that answers.
-#[derive(Debug)]
-pub struct Active {
-    pack: Arc<Pack>,
-    embedded: bool,
-    description: Vec<u8>,
-    described: [u8; 32],
-    interfaces: Vec<String>,
-    places: Arc<Semaphore>,
-}
-
-impl Active {
-    fn of(pack: Arc<Pack>, embedded: bool) -> Result<Self, Failure> {
-        if !valid_name(pack.name()) {
-            let name = pack.name().escape_debug().to_string();
-            return Err(Failure::new(Code::PackRejected, format!("`{name}` is not a name: lower-case letters, digits and dashes, at most 63, no dash first")));
-        }
-        let description = PackDescription {
-            name: pack.name().to_owned(),
-            version: pack.version().to_owned(),
-            digest: pack.digest(),
-            powers: pack.powers().iter().map(|power| power.name().to_owned()).collect(),
-            interfaces: pack.interfaces().to_vec(),
-            commands: pack.commands().to_vec(),
-        };
-        let interfaces: Vec<String> = description.interfaces.iter().map(|interface| interface.name.clone()).collect();
-        if let Some(name) = interfaces.iter().find(|name| matches!(name.as_str(), "node" | "pack")) {
-            let text = format!("pack `{}` exports `{name}`, which is the agent's own", pack.name());
-            return Err(Failure::new(Code::CommandTaken, text).hint("give the interface another name"));
-        }
-        let description = description.to_bytes()?;
-        let described = PackDescription::digest_of(&description);
-        Ok(Active { pack, embedded, description, described, interfaces, places: Arc::new(Semaphore::new(limits::CALLS_PER_PACK)) })
-    }
-
-    /// The pack itself.
-    #[must_use]
-    pub fn pack(&self) -> &Arc<Pack> {
-        &self.pack
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        self.pack.name()
-    }
-
-    /// SHA-256 of its component.
-    #[must_use]
-    pub fn digest(&self) -> Digest {
-        Digest(self.pack.digest())
-    }
-
-    /// Whether it came with the agent.
-    #[must_use]
-    pub fn embedded(&self) -> bool {
-        self.embedded
-    }
-
-    /// Powers it asks for.
-    #[must_use]
-    pub fn powers(&self) -> &[Power] {
-        self.pack.powers()
-    }
-
-    /// Whether it has this command.
-    #[must_use]
-    pub fn has_command(&self, name: &str) -> bool {
-        self.pack.commands().iter().any(|command| command.name == name)
-    }
-
-    /// A place among the calls of this pack; waits for one for as long as the call may wait for its start.
-    pub async fn place(&self, wait: Duration) -> Result<OwnedSemaphorePermit, Failure> {
-        let busy = || {
-            let text = format!("{} calls of pack `{}` are under way", limits::CALLS_PER_PACK, self.name());
-            Failure::new(Code::Busy, text).hint("try again in a moment")
-        };
-        match tokio::time::timeout(wait, self.places.clone().acquire_owned()).await {
-            Ok(place) => place.map_err(|_| busy()),
-            Err(_) => Err(busy()),
-        }
-    }
-
-    fn announced(&self) -> AnnouncedPack {
-        AnnouncedPack {
-            name: self.name().to_owned(),
-            version: self.pack.version().to_owned(),
-            digest: self.pack.digest(),
-            description: self.described,
-            interfaces: self.interfaces.clone(),
-        }
-    }
-}
-
-/// What answers, as one picture.
-#[derive(Debug, Default)]
-struct Table {
-    by_name: BTreeMap<String, Arc<Active>>,
-    by_interface: HashMap<String, Arc<Active>>,
-}
-
-impl Table {
-    fn of(packs: impl IntoIterator<Item = Arc<Active>>) -> Self {
-        let mut table = Table::default();
-        for active in packs {
-            for interface in &active.interfaces {
-                table.by_interface.insert(interface.clone(), active.clone());
-            }
-            table.by_name.insert(active.name().to_owned(), active);
-        }
-        table
-    }
-
-    /// Whether a pack may stand beside (or in the place of) what is here.
-    fn admits(&self, new: &Active) -> Result<(), Failure> {
-        for interface in &new.interfaces {
-            if let Some(other) = self.by_interface.get(interface).filter(|other| other.name() != new.name()) {
-                let text = format!("pack `{}` exports interface `{interface}`, which pack `{}` answers already", new.name(), other.name());
-                return Err(Failure::new(Code::CommandTaken, text).hint(format!("remove `{}` first, or rename the interface", other.name())));
-            }
-        }
-        let others = self.by_name.values().filter(|other| other.name() != new.name()).map(|other| other.announced());
-        let packs = others.chain([new.announced()]).collect();
-        let bytes = AnnounceContent { packs, ..AnnounceContent::default() }.to_bytes().len();
-        if bytes > limits::ANNOUNCE - FACTS {
-            return Err(Failure::new(Code::TooLarge, format!("with pack `{}` this node would have more packs than an announce can carry", new.name()))
-                .hint("remove one that is not needed"));
-        }
-        Ok(())
-    }
 }
 
 /// What came of a change.
@@ -318,7 +182,7 @@ impl PackSet {
     /// The description of a digest, if it is an active pack's.
     #[must_use]
     pub fn description(&self, digest: &[u8; 32]) -> Option<Vec<u8>> {
-        self.table().by_name.values().find(|active| active.described == *digest).map(|active| active.description.clone())
+        self.table().by_name.values().find(|active| active.described() == digest).map(|active| active.description().to_vec())
     }
 
     /// Waits until other packs answer than before; a change that nobody waited for counts for the next who does.
@@ -340,7 +204,7 @@ impl PackSet {
         let mut next = index.clone();
         let entry = next.packs.entry(active.name().to_owned()).or_default();
         if !entry.has(digest) {
-            let version = active.pack.version().to_owned();
+            let version = active.pack().version().to_owned();
             entry.versions.push(Version { digest: digest.to_string(), version, installed_at: now.0 });
             let shelf = self.shelf.clone();
             blocking(move || shelf.put(digest, &bytes)).await?;
@@ -404,7 +268,7 @@ impl PackSet {
         let answers = |name: &str, digest: Digest| table.by_name.get(name).is_some_and(|active| active.digest() == digest);
         let mut all = Vec::new();
         for (name, active) in &self.embedded {
-            let (digest, version) = (active.digest(), active.pack.version().to_owned());
+            let (digest, version) = (active.digest(), active.pack().version().to_owned());
             all.push(Listed { name: name.clone(), version, digest, active: answers(name, digest), embedded: true, installed_at: None });
         }
         for (name, entry) in &index.packs {
@@ -490,3 +354,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> +
         Err(error) => Err(Failure::new(Code::Internal, format!("writing was cut short: {error}"))),
     }
 }
+
+#[cfg(test)]
+mod tests;

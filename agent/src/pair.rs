@@ -368,3 +368,6 @@ async fn linger(mut connected: Connected) {
     let _ = tokio::time::timeout(LINGER, over).await;
     connected.socket.close().await;
 }
+
+#[cfg(test)]
+mod tests;

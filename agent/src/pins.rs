@@ -392,3 +392,6 @@ fn write_toml<T: Serialize>(path: &Path, content: &T) -> Result<(), Failure> {
     let text = toml::to_string(content).map_err(|error| Failure::new(Code::Internal, format!("write `{}`: {error}", path.display())))?;
     write_atomic(path, text.as_bytes(), PRIVATE)
 }
+
+#[cfg(test)]
+mod tests;

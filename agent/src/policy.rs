@@ -40,6 +40,7 @@ impl Policy {
         let mut grants = Grants {
             gpu: defaults.contains(&ReadOnly::Gpu),
             system: defaults.contains(&ReadOnly::System),
+            time: Some(self.limits().deadline),
             ..Grants::default()
         };
         let named = self.config.packs.get(&PackKey::Name(pack.to_owned()));

@@ -319,3 +319,107 @@ fn running(home: &Home) -> Option<Option<u32>> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shelf::{Entry, Version};
+    use crate::testing::home;
+
+    const DEPLOYED: [u8; 32] = [7; 32];
+
+    fn install(home: &Home, name: &str, digest: [u8; 32]) {
+        let digest = Digest(digest).to_string();
+        let shelf = Shelf::new(&home.agent().expect("made"));
+        let mut index = shelf.index().expect("whole");
+        let versions = vec![Version { digest: digest.clone(), version: "1.0.0".into(), installed_at: 1 }];
+        index.packs.insert(name.to_owned(), Entry { active: Some(digest), previous: None, versions });
+        shelf.keep(&mut index).expect("kept");
+    }
+
+    fn words(words: &[&str]) -> Items {
+        Items { items: words.iter().map(|word| (*word).to_owned()).collect(), ..Items::default() }
+    }
+
+    fn allow(home: &Home, pack: &str, power: Power, items: &[&str]) -> Result<Change, Failure> {
+        change(home, pack, power, &words(items), true)
+    }
+
+    fn file(home: &Home) -> String {
+        std::fs::read_to_string(home.join(FILE)).expect("there")
+    }
+
+    #[test]
+    fn an_embedded_pack_is_granted_by_name() {
+        let (_dir, home) = home();
+        let change = allow(&home, "system", Power::Process, &["uname"]).expect("allowed");
+        assert!(change.changed && change.now.embedded && change.notes.is_empty(), "{change:?}");
+        assert_eq!(file(&home), "[packs.system]\nprocess = { allow = [\"uname\"] }\n");
+        assert!(!allow(&home, "system", Power::Process, &["uname"]).expect("allowed").changed);
+    }
+
+    #[test]
+    fn a_deployed_pack_is_granted_at_the_version_that_is_active() {
+        let (_dir, home) = home();
+        install(&home, "thermal", DEPLOYED);
+        let change = allow(&home, "thermal", Power::Camera, &[]).expect("allowed");
+        assert!(change.now.grants.camera.is_some());
+        assert_eq!(file(&home), format!("[packs.thermal]\ndigest = \"{}\"\ncamera = true\n", hex::encode(DEPLOYED)));
+        install(&home, "thermal", [8; 32]);
+        let shown = Effective::read(&home).expect("read").text();
+        assert!(shown.contains("note: [packs.thermal] is for version 070707070707"), "{shown}");
+        let moved = allow(&home, "thermal", Power::Process, &["uname"]).expect("allowed");
+        assert_eq!(moved.notes, ["what `thermal` was granted before belongs to this version now: 080808080808"]);
+    }
+
+    #[test]
+    fn what_answers_in_place_of_an_embedded_pack_is_granted_by_digest() {
+        let (_dir, home) = home();
+        install(&home, "system", DEPLOYED);
+        let change = allow(&home, "system", Power::Process, &["uname"]).expect("allowed");
+        assert!(!change.now.embedded && change.now.grants.process.is_some());
+        assert!(file(&home).starts_with(&format!("[packs.\"sha256:{}\"]", hex::encode(DEPLOYED))), "{}", file(&home));
+    }
+
+    #[test]
+    fn a_pack_that_is_not_here_can_be_denied_and_granted_by_digest_only() {
+        let (_dir, home) = home();
+        let failure = allow(&home, "thermal", Power::Camera, &[]).expect_err("whose?");
+        insta::assert_snapshot!(failure.message, @"no pack `thermal` is on this machine; there are camera, gpu, system");
+        let digest = format!("sha256:{}", hex::encode(DEPLOYED));
+        assert!(allow(&home, &digest, Power::Camera, &[]).expect("ahead").now.grants.camera.is_some());
+        assert!(!change(&home, "thermal", Power::System, &Items::default(), false).expect("denied").now.grants.system);
+        assert_eq!(allow(&home, "Thermal!", Power::Camera, &[]).expect_err("no name").code, Code::BadUsage);
+    }
+
+    #[test]
+    fn the_policy_is_shown_pack_by_pack() {
+        let (_dir, home) = home();
+        install(&home, "thermal", DEPLOYED);
+        let text = "[packs.system]\nprocess = { allow = [\"df\", \"/usr/bin/uname\"], env = [\"LANG\"], cwd = [\"/srv\"], max_secs = 3600 }\n\
+                    [packs.camera]\ncamera = { devices = [\"video0\"] }\n[packs.gpu]\nsystem = false\n[packs.thermal]\ncamera = true\n[packs.gone]\ncamera = true\n";
+        std::fs::write(home.join(FILE), text).expect("written");
+        let shown = Effective::read(&home).expect("read");
+        insta::assert_snapshot!(shown.text().replace(&home.path().display().to_string(), "HOME"));
+        assert_eq!(shown.json()["packs"][2]["powers"]["process"]["max_secs"], 3600);
+    }
+
+    #[test]
+    fn a_fresh_machine_says_how_it_stands() {
+        let (_dir, home) = home();
+        let status = Status::read(&home).expect("read");
+        insta::assert_snapshot!(status.text());
+        assert_eq!(status.json()["paired"], false);
+        assert!(!home.join("agent").exists(), "looking makes nothing");
+    }
+
+    #[test]
+    fn a_running_agent_is_seen() {
+        let (_dir, home) = home();
+        let path = home.agent().expect("made").join("lock");
+        let lock = outhaul_home::Lock::take(&path, "agent run").expect("free");
+        assert_eq!(running(&home), Some(Some(std::process::id())));
+        drop(lock);
+        assert_eq!(running(&home), None);
+    }
+}

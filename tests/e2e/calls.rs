@@ -122,7 +122,7 @@ fn ctrl_c_ends_the_remote_process_group() -> Result<()> {
     let (run, pid) = shell_with_child(&stage, &[])?;
     run.signal(libc::SIGINT);
     let (status, _) = run.finish()?;
-    assert_eq!(status.code(), Some(255));
+    assert_eq!(status.code(), Some(130));
     assert!(gone(&pid), "the remote child still runs");
     Ok(())
 }

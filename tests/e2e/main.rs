@@ -3,6 +3,7 @@
 mod calls;
 mod config;
 mod grants;
+mod hostile;
 mod packs;
 mod pairing;
 mod restarts;

@@ -1,7 +1,7 @@
 //! The stage that tests, story and bench play on: real `relay` and `agent` processes in homes of their own, on port 0,
 //! ended by pid when their handle goes. Nothing here sleeps to wait: it reads lines until the one it waits for comes.
 
-pub mod operator;
+pub mod hostile;
 pub mod process;
 pub mod stage;
 

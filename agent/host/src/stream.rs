@@ -113,6 +113,16 @@ impl HostStream {
     }
 }
 
+impl AsyncRead for HostStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        if buffer.remaining() > 0 {
+            let filled = ready!(self.get_mut().poll_fill(cx, buffer.initialize_unfilled()));
+            buffer.advance(filled);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl Drop for HostStream {
     fn drop(&mut self) {
         if let From::Pipe { pipe, .. } = std::mem::replace(&mut self.from, From::Ended)

@@ -16,7 +16,7 @@ use super::call::{Finished, finish};
 use super::invoke::finished_json;
 use super::lanes::Lanes;
 use super::output::failure_text;
-use crate::operator::{Drive, Known, description_of};
+use crate::operator::{Drive, Known, find_command};
 
 /// Every failure that is not the program's own.
 pub(super) const OURS: u8 = 255;
@@ -32,7 +32,7 @@ pub(super) async fn run(context: &Context, run: &Run) -> Result<u8, Failure> {
     let start_within = deadline.unwrap_or(Duration::MAX).min(Duration::from_secs(limits::START_WITHIN_SECS));
     let spec = CallSpec { deadline, pack: Some(pack), start_within, input: stdin, ..CallSpec::new(COMMAND, params) };
     let command = match context.out.json {
-        true => described(&session, &seen.known).await?,
+        true => Some(find_command(&session, &seen.known, COMMAND).await?.command),
         false => None,
     };
     let mut lanes = Lanes::new(!context.out.json, None)?;
@@ -58,15 +58,6 @@ fn system(node: &Known) -> Result<Digest, Failure> {
         Failure::new(Code::UnknownCommand, format!("`{}` has no command `{COMMAND}`", node.node.name))
             .hint(format!("`relay nodes describe {}` lists its commands", node.node.name))
     })
-}
-
-/// Its types, for JSON.
-async fn described(session: &crate::operator::Session, node: &Known) -> Result<Option<outhaul_protocol::types::Command>, Failure> {
-    let packs = node.announce.as_ref().map_or(&[][..], |announce| &announce.content.packs);
-    match packs.iter().find(|pack| pack.interfaces.iter().any(|interface| interface == "system")) {
-        Some(pack) => Ok(description_of(session, pack).await?.command(COMMAND).cloned()),
-        None => Ok(None),
-    }
 }
 
 fn params(run: &Run) -> Result<Value, Failure> {

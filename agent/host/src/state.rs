@@ -1,0 +1,193 @@
+//! What one call's store holds: its grants, its output, its ceilings, the resources it opened. Dropped with the store at the call's
+//! end, whatever the end was, and with it every child it started.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use wasmtime::ResourceLimiter;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use crate::grants::{Grants, Power, not_granted, not_shared};
+use crate::limits;
+use crate::log::PackLog;
+use crate::power::camera;
+use crate::sink::Sink;
+use crate::stream::HostStream;
+use crate::wasi;
+
+/// A call's state.
+pub(crate) struct State {
+    pub(crate) table: ResourceTable,
+    pub(crate) ceiling: Ceiling,
+    pub(crate) sink: Sink,
+    pub(crate) camera: camera::Config,
+    pub(crate) log: Arc<PackLog>,
+    pub(crate) label: String,
+    grants: Arc<Grants>,
+    shared_only: bool,
+    denied: Option<String>,
+    input: Option<mpsc::Receiver<Bytes>>,
+    over: CancellationToken,
+    _ends: DropGuard,
+    // Last, and only for packs that ask: making one costs as much as a small call.
+    wasi: Option<Box<WasiCtx>>,
+}
+
+/// What a call brings with it.
+pub(crate) struct Brought {
+    pub(crate) memory: usize,
+    pub(crate) sink: Sink,
+    pub(crate) input: mpsc::Receiver<Bytes>,
+    pub(crate) grants: Arc<Grants>,
+    pub(crate) shared_only: bool,
+    pub(crate) camera: camera::Config,
+    pub(crate) log: Arc<PackLog>,
+    pub(crate) label: String,
+}
+
+impl State {
+    pub(crate) fn new(brought: Brought) -> Self {
+        let over = CancellationToken::new();
+        State {
+            table: ResourceTable::new(),
+            ceiling: Ceiling { memory: brought.memory, used: 0, reached: false },
+            sink: brought.sink,
+            camera: brought.camera,
+            log: brought.log,
+            label: brought.label,
+            grants: brought.grants,
+            shared_only: brought.shared_only,
+            denied: None,
+            input: Some(brought.input),
+            _ends: over.clone().drop_guard(),
+            over,
+            wasi: None,
+        }
+    }
+
+    /// The pack's name.
+    pub(crate) fn pack(&self) -> String {
+        self.log.pack().to_owned()
+    }
+
+    /// The call's grants, when they allow the power at all; else the refusal, which the call's ending will repeat.
+    pub(crate) fn granted(&mut self, power: Power) -> Result<Arc<Grants>, String> {
+        let grants = &self.grants;
+        let granted = match power {
+            Power::Output | Power::Log => true,
+            Power::Process => grants.process.as_ref().is_some_and(|process| !process.allow.is_empty()),
+            Power::Gpu => grants.gpu,
+            Power::System => grants.system,
+            Power::Camera => grants.camera.is_some(),
+        };
+        if self.shared_only && !power.is_shared() {
+            return Err(self.deny(not_shared(power)));
+        }
+        if !granted {
+            return Err(self.deny(not_granted(self.log.pack(), power)));
+        }
+        Ok(Arc::clone(&self.grants))
+    }
+
+    /// Remembers a refusal. The first one is what the caller hears, whatever the pack makes of it.
+    pub(crate) fn deny(&mut self, sentence: String) -> String {
+        self.denied.get_or_insert_with(|| sentence.clone());
+        sentence
+    }
+
+    /// What was refused.
+    pub(crate) fn denied(&self) -> Option<&str> {
+        self.denied.as_deref()
+    }
+
+    /// What the caller sends, for the first who asks.
+    pub(crate) fn input(&mut self) -> HostStream {
+        match self.input.take() {
+            Some(queue) => HostStream::caller(queue, self.over.clone()),
+            None => HostStream::empty(),
+        }
+    }
+
+    /// Ends with the call.
+    pub(crate) fn over(&self) -> CancellationToken {
+        self.over.clone()
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let ctx = self.wasi.get_or_insert_with(|| {
+            let input = self.input.take().map(|queue| HostStream::caller(queue, self.over.clone()));
+            Box::new(wasi::context(&self.sink, input))
+        });
+        WasiCtxView { ctx, table: &mut self.table }
+    }
+}
+
+/// The memory of one call, over all its instances.
+pub(crate) struct Ceiling {
+    memory: usize,
+    used: usize,
+    reached: bool,
+}
+
+impl Ceiling {
+    /// Whether memory was refused.
+    pub(crate) fn reached(&self) -> bool {
+        self.reached
+    }
+
+    /// What it may have.
+    pub(crate) fn memory(&self) -> usize {
+        self.memory
+    }
+}
+
+impl ResourceLimiter for Ceiling {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let used = self.used.saturating_sub(current).saturating_add(desired);
+        if used > self.memory {
+            self.reached = true;
+            return Ok(false);
+        }
+        self.used = used;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        self.reached |= desired > limits::TABLE;
+        Ok(desired <= limits::TABLE)
+    }
+
+    fn instances(&self) -> usize {
+        limits::INSTANCES
+    }
+
+    fn tables(&self) -> usize {
+        limits::TABLES
+    }
+
+    fn memories(&self) -> usize {
+        limits::MEMORIES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_memories_share_one_ceiling() {
+        let mut ceiling = Ceiling { memory: 100, used: 0, reached: false };
+        assert!(ceiling.memory_growing(0, 60, None).expect("answer"));
+        assert!(ceiling.memory_growing(0, 30, None).expect("answer"));
+        assert!(ceiling.memory_growing(60, 70, None).expect("answer"));
+        assert!(!ceiling.reached());
+        assert!(!ceiling.memory_growing(30, 31, None).expect("answer"));
+        assert!(ceiling.reached());
+        assert!(!ceiling.table_growing(0, limits::TABLE + 1, None).expect("answer"));
+    }
+}

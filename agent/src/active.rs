@@ -1,0 +1,163 @@
+//! A pack that answers, and the table of all that do: one picture, replaced as a whole.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use outhaul_host::{Pack, Power};
+use outhaul_protocol::describe::{AnnounceContent, AnnouncedPack, PackDescription};
+use outhaul_protocol::error::{Code, Failure};
+use outhaul_protocol::keys::Digest;
+use outhaul_protocol::limits;
+use outhaul_protocol::objects::valid_name;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bytes of an announce that facts and counters may need; the rest is for packs.
+const FACTS: usize = 700;
+
+/// A pack that answers.
+#[derive(Debug)]
+pub struct Active {
+    pack: Arc<Pack>,
+    embedded: bool,
+    description: Vec<u8>,
+    described: [u8; 32],
+    interfaces: Vec<String>,
+    places: Arc<Semaphore>,
+}
+
+impl Active {
+    /// Describes a loaded pack; one that cannot answer calls by its names is refused.
+    pub fn of(pack: Arc<Pack>, embedded: bool) -> Result<Self, Failure> {
+        if !valid_name(pack.name()) {
+            let name = pack.name().escape_debug().to_string();
+            return Err(Failure::new(Code::PackRejected, format!("`{name}` is not a name: lower-case letters, digits and dashes, at most 63, no dash first")));
+        }
+        let description = PackDescription {
+            name: pack.name().to_owned(),
+            version: pack.version().to_owned(),
+            digest: pack.digest(),
+            powers: pack.powers().iter().map(|power| power.name().to_owned()).collect(),
+            interfaces: pack.interfaces().to_vec(),
+            commands: pack.commands().to_vec(),
+        };
+        let interfaces: Vec<String> = description.interfaces.iter().map(|interface| interface.name.clone()).collect();
+        if let Some(name) = interfaces.iter().find(|name| matches!(name.as_str(), "node" | "pack")) {
+            let text = format!("pack `{}` exports `{name}`, which is the agent's own", pack.name());
+            return Err(Failure::new(Code::CommandTaken, text).hint("give the interface another name"));
+        }
+        let description = description.to_bytes()?;
+        let described = PackDescription::digest_of(&description);
+        Ok(Active { pack, embedded, description, described, interfaces, places: Arc::new(Semaphore::new(limits::CALLS_PER_PACK)) })
+    }
+
+    /// The pack itself.
+    #[must_use]
+    pub fn pack(&self) -> &Arc<Pack> {
+        &self.pack
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.pack.name()
+    }
+
+    /// SHA-256 of its component.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest(self.pack.digest())
+    }
+
+    /// Whether it came with the agent.
+    #[must_use]
+    pub fn embedded(&self) -> bool {
+        self.embedded
+    }
+
+    /// Powers it asks for.
+    #[must_use]
+    pub fn powers(&self) -> &[Power] {
+        self.pack.powers()
+    }
+
+    /// Whether it has this command.
+    #[must_use]
+    pub fn has_command(&self, name: &str) -> bool {
+        self.pack.commands().iter().any(|command| command.name == name)
+    }
+
+    /// A place among the calls of this pack; waits for one for as long as the call may wait for its start.
+    pub async fn place(&self, wait: Duration) -> Result<OwnedSemaphorePermit, Failure> {
+        let busy = || {
+            let text = format!("{} calls of pack `{}` are under way", limits::CALLS_PER_PACK, self.name());
+            Failure::new(Code::Busy, text).hint("try again in a moment")
+        };
+        match tokio::time::timeout(wait, self.places.clone().acquire_owned()).await {
+            Ok(place) => place.map_err(|_| busy()),
+            Err(_) => Err(busy()),
+        }
+    }
+
+    /// Its description's bytes.
+    #[must_use]
+    pub fn description(&self) -> &[u8] {
+        &self.description
+    }
+
+    /// The digest of the description.
+    #[must_use]
+    pub fn described(&self) -> &[u8; 32] {
+        &self.described
+    }
+
+    /// What an announce says about it.
+    #[must_use]
+    pub fn announced(&self) -> AnnouncedPack {
+        AnnouncedPack {
+            name: self.name().to_owned(),
+            version: self.pack.version().to_owned(),
+            digest: self.pack.digest(),
+            description: self.described,
+            interfaces: self.interfaces.clone(),
+        }
+    }
+}
+
+/// What answers, as one picture.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    pub(crate) by_name: BTreeMap<String, Arc<Active>>,
+    pub(crate) by_interface: HashMap<String, Arc<Active>>,
+}
+
+impl Table {
+    pub(crate) fn of(packs: impl IntoIterator<Item = Arc<Active>>) -> Self {
+        let mut table = Table::default();
+        for active in packs {
+            for interface in &active.interfaces {
+                table.by_interface.insert(interface.clone(), active.clone());
+            }
+            table.by_name.insert(active.name().to_owned(), active);
+        }
+        table
+    }
+
+    /// Whether a pack may stand beside (or in the place of) what is here.
+    pub(crate) fn admits(&self, new: &Active) -> Result<(), Failure> {
+        for interface in &new.interfaces {
+            if let Some(other) = self.by_interface.get(interface).filter(|other| other.name() != new.name()) {
+                let text = format!("pack `{}` exports interface `{interface}`, which pack `{}` answers already", new.name(), other.name());
+                return Err(Failure::new(Code::CommandTaken, text).hint(format!("remove `{}` first, or rename the interface", other.name())));
+            }
+        }
+        let others = self.by_name.values().filter(|other| other.name() != new.name()).map(|other| other.announced());
+        let packs = others.chain([new.announced()]).collect();
+        let bytes = AnnounceContent { packs, ..AnnounceContent::default() }.to_bytes().len();
+        if bytes > limits::ANNOUNCE - FACTS {
+            return Err(Failure::new(Code::TooLarge, format!("with pack `{}` this node would have more packs than an announce can carry", new.name()))
+                .hint("remove one that is not needed"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,402 @@
+//! `relay nodes` and `relay ping`: who is there, what they can do, and what their certificates call them. Names,
+//! labels, packs and facts are signed; status and last-seen are the relay's word.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use outhaul_link::channel::CallSpec;
+use outhaul_protocol::cbor::Blob;
+use outhaul_protocol::describe::{PackDescription, fact};
+use outhaul_protocol::error::{Code, Failure};
+use outhaul_protocol::frame::Ask;
+use outhaul_protocol::native;
+use outhaul_protocol::objects::{RevocationList, valid_label_value, valid_name};
+use outhaul_protocol::text::{escape_control, escape_control_lines};
+use outhaul_protocol::types::Command;
+use outhaul_protocol::value::Value;
+use serde_json::{Value as Json, json};
+
+use super::Context;
+use super::invoke::plain;
+use super::output::{failure_text, table};
+use super::time::{ago, span};
+use crate::operator::{Drive, Known, Seen, Session, description_of, now, revoke};
+
+/// How long a sign of life may take.
+const PING: Duration = Duration::from_secs(10);
+/// Powers that policy grants to every pack unless it says otherwise: what an agent that does not announce its
+/// refusals is taken to do.
+const USUAL: [&str; 4] = ["output", "log", "system", "gpu"];
+
+/// `relay nodes list`.
+pub(super) async fn list(context: &Context) -> Result<u8, Failure> {
+    let mut session = context.session().await?;
+    let (seen, bad) = session.nodes().await?;
+    for failure in &bad {
+        context.out.talk(&format!("left out: {}", failure_text(failure, None)));
+    }
+    let at = now().0;
+    if seen.is_empty() && !context.out.json {
+        context.out.talk("no nodes yet: `relay pair new` makes a code for one");
+    }
+    context.out.either(|| if seen.is_empty() { String::new() } else { nodes_table(&seen, at) }, || seen.iter().map(node_json).collect());
+    // What the relay told and does not verify is no success.
+    Ok(bad.first().map_or(0, |failure| failure.code.exit()))
+}
+
+fn nodes_table(seen: &[Seen], now: u64) -> String {
+    let rows: Vec<Vec<String>> = seen.iter().map(|node| {
+        vec![
+            node.known.node.name.clone(),
+            node.known.id().short(),
+            node.status.clone(),
+            node.known.fact(fact::PLATFORM).unwrap_or("-").to_owned(),
+            or_dash(capabilities(&node.known).join(",")),
+            ago(node.last_seen, now),
+        ]
+    }).collect();
+    table(&["NAME", "ID", "STATUS", "PLATFORM", "CAPABILITIES", "LAST SEEN"], &rows)
+}
+
+fn or_dash(text: String) -> String {
+    if text.is_empty() { "-".to_owned() } else { text }
+}
+
+fn capabilities(node: &Known) -> Vec<String> {
+    node.announce.as_ref().map(|announce| announce.content.capabilities()).unwrap_or_default()
+}
+
+/// A time of the relay's, none when it never was.
+fn time_json(secs: u64) -> Json {
+    if secs == 0 { Json::Null } else { secs.into() }
+}
+
+fn node_json(node: &Seen) -> Json {
+    json!({
+        "id": node.known.id().to_string(),
+        "name": node.known.node.name,
+        "status": node.status,
+        "platform": node.known.fact(fact::PLATFORM),
+        "hostname": node.known.fact(fact::HOSTNAME),
+        "connected_at": time_json(node.connected_at),
+        "last_seen": time_json(node.last_seen),
+        "capabilities": capabilities(&node.known),
+    })
+}
+
+/// `relay nodes describe`.
+pub(super) async fn describe(context: &Context, text: &str) -> Result<u8, Failure> {
+    let (session, seen) = context.with_node(text).await?;
+    let mut packs = Vec::new();
+    for pack in seen.known.announce.as_ref().map_or(&[][..], |announce| &announce.content.packs) {
+        packs.push(description_of(&session, pack).await?);
+    }
+    context.out.either(|| describe_text(&seen, &packs, now().0), || describe_json(&seen, &packs));
+    Ok(0)
+}
+
+/// Whether policy grants a power to a pack, as the node announced it.
+fn granted(node: &Known, pack: &str, power: &str) -> bool {
+    match node.fact(native::DENIED_FACT) {
+        Some(denied) => !denied.split(' ').any(|entry| entry.split_once(':') == Some((pack, power))),
+        None => USUAL.contains(&power),
+    }
+}
+
+fn describe_json(seen: &Seen, packs: &[PackDescription]) -> Json {
+    let known = &seen.known;
+    let powers = |pack: &PackDescription| -> Json {
+        let state = |power: &String| if granted(known, &pack.name, power) { "granted" } else { "denied" };
+        pack.powers.iter().map(|power| json!({"name": power, "state": state(power)})).collect()
+    };
+    let pack = |pack: &PackDescription| {
+        json!({
+            "name": pack.name,
+            "version": pack.version,
+            "digest": hex::encode(pack.digest),
+            "active": true,
+            "powers": powers(pack),
+            "commands": pack.commands.iter().map(Command::to_json).collect::<Json>(),
+        })
+    };
+    let mut node = node_json(seen);
+    node["fingerprint"] = known.id().to_string().into();
+    node["labels"] = json!(known.node.labels);
+    node["facts"] = known.announce.as_ref().map_or_else(|| json!({}), |announce| json!(announce.content.facts));
+    node["packs"] = packs.iter().map(pack).collect();
+    node
+}
+
+fn describe_text(seen: &Seen, packs: &[PackDescription], now: u64) -> String {
+    let known = &seen.known;
+    let mut head: Vec<(String, String)> = vec![
+        ("node".into(), format!("{}, {}, last seen {}", known.node.name, seen.status, ago(seen.last_seen, now))),
+        ("fingerprint".into(), known.id().to_string()),
+        ("labels".into(), or_dash(labels(&known.node.labels))),
+    ];
+    if let Some(figures) = seen.heartbeat.as_ref().filter(|_| seen.status != "offline") {
+        let load = format!("processor {:.0} %, memory {:.0} %, up {}", figures.cpu_percent, figures.memory_percent, span(figures.uptime_secs));
+        head.push(("load".into(), load));
+    }
+    let facts = known.announce.iter().flat_map(|announce| &announce.content.facts).filter(|(key, _)| *key != native::DENIED_FACT);
+    head.extend(facts.map(|(key, value)| (escape_control(key).into_owned(), escape_control(value).into_owned())));
+    let width = head.iter().map(|(key, _)| key.chars().count()).max().unwrap_or(0);
+    let mut lines: Vec<String> = head.iter().map(|(key, value)| format!("{key:width$}  {value}")).collect();
+    for pack in packs {
+        lines.push(String::new());
+        lines.push(format!("pack {} {}  {}", escape_control(&pack.name), escape_control(&pack.version), hex::encode(&pack.digest[..6])));
+        let powers: Vec<String> = pack.powers.iter().map(|power| format!("{} {}", escape_control(power), if granted(known, &pack.name, power) { "granted" } else { "denied" })).collect();
+        if !powers.is_empty() {
+            lines.push(format!("  powers: {}", powers.join(", ")));
+        }
+        pack.commands.iter().for_each(|command| command_lines(command, &mut lines));
+    }
+    lines.push(String::new());
+    lines.push("the agent itself".to_owned());
+    native::commands().iter().for_each(|command| command_lines(command, &mut lines));
+    lines.join("\n")
+}
+
+fn labels(labels: &BTreeMap<String, String>) -> String {
+    labels.iter().map(|(label, value)| format!("{label}={value}")).collect::<Vec<_>>().join(", ")
+}
+
+/// A command's signature, and its docs below.
+fn command_lines(command: &Command, lines: &mut Vec<String>) {
+    lines.push(format!("  {}", escape_control(&command.signature())));
+    if let Some(doc) = &command.doc {
+        lines.extend(escape_control_lines(doc).lines().map(|line| format!("      {line}")));
+    }
+    for param in &command.params {
+        if let Some(doc) = &param.doc {
+            lines.push(format!("      - {}: {}", escape_control(&param.name), escape_control(doc)));
+        }
+    }
+}
+
+/// `relay ping`.
+pub(super) async fn ping(context: &Context, text: &str) -> Result<u8, Failure> {
+    let (session, seen) = context.with_node(text).await?;
+    let started = Instant::now();
+    let value = ask_ping(context, session, &seen).await?;
+    let rtt = started.elapsed();
+    let number = |name: &str| match value.get(name) {
+        Some(Value::Int(number)) => u64::try_from(*number).unwrap_or(0),
+        _ => 0,
+    };
+    let (name, time, uptime) = (&seen.known.node.name, number("time"), number("uptime_ms"));
+    context.out.either(
+        || format!("{name}: {:.1} ms, agent up {}", rtt.as_secs_f64() * 1000.0, span(uptime / 1000)),
+        || json!({"id": seen.known.id().to_string(), "name": name, "rtt_ms": rtt.as_secs_f64() * 1000.0, "time": time, "uptime_ms": uptime}),
+    );
+    Ok(0)
+}
+
+async fn ask_ping(context: &Context, session: Session, seen: &Seen) -> Result<Value, Failure> {
+    let deadline = context.global.timeout.unwrap_or(PING);
+    let spec = CallSpec { deadline: Some(deadline), start_within: deadline, ..CallSpec::new(native::PING, Value::Map(Vec::new())) };
+    let drive = Drive::start(session, seen, &spec).await?;
+    plain(context, drive, Some(deadline)).await
+}
+
+/// `relay nodes rename`.
+pub(super) async fn rename(context: &Context, text: &str, name: &str) -> Result<u8, Failure> {
+    if !valid_name(name) {
+        return Err(Failure::new(Code::BadUsage, format!("`{}` is not a node's name", name.escape_debug())).hint("lower-case letters, digits and dashes, at most 63"));
+    }
+    let (mut session, seen) = context.with_node(text).await?;
+    // The relay may know a node of that name that this book does not.
+    let taken = match session.node(name).await {
+        Ok(other) => Some(other).filter(|other| other.known.node.name == name && other.known.id() != seen.known.id()),
+        Err(failure) if failure.code == Code::UnknownNode => None,
+        Err(failure) => return Err(failure),
+    };
+    if let Some(other) = taken {
+        return Err(Failure::new(Code::BadUsage, format!("another node is called `{name}`: {}", other.known.id().short())));
+    }
+    let renewed = session.dialer.enroller().renew(&seen.known, |node| node.name = name.to_owned())?;
+    let said = format!("renamed: {} is {name} ({})", seen.known.node.name, renewed.id().short());
+    settle(context, session, seen, renewed, &said).await
+}
+
+/// `relay nodes label`.
+pub(super) async fn label(context: &Context, text: &str, changes: &[String]) -> Result<u8, Failure> {
+    let changes = changes.iter().map(|change| read_label(change)).collect::<Result<Vec<_>, _>>()?;
+    let (session, seen) = context.with_node(text).await?;
+    let renewed = session.dialer.enroller().renew(&seen.known, |node| {
+        for (label, value) in &changes {
+            match value {
+                Some(value) => node.labels.insert(label.clone(), value.clone()),
+                None => node.labels.remove(label),
+            };
+        }
+    })?;
+    let said = format!("labels of {}: {}", renewed.node.name, or_dash(labels(&renewed.node.labels)));
+    settle(context, session, seen, renewed, &said).await
+}
+
+/// `label=value`, or `label=` to take it away.
+fn read_label(text: &str) -> Result<(String, Option<String>), Failure> {
+    let bad = || Failure::new(Code::BadUsage, format!("`{}` is not label=value", text.escape_debug())).hint("labels are names; values have letters, digits, - _ and .");
+    let (label, value) = text.split_once('=').filter(|(label, value)| valid_name(label) && (value.is_empty() || valid_label_value(value))).ok_or_else(bad)?;
+    Ok((label.to_owned(), Some(value.to_owned()).filter(|value| !value.is_empty())))
+}
+
+/// A newer certificate is the relay's, the book's and the node's.
+async fn settle(context: &Context, mut session: Session, mut seen: Seen, renewed: Known, said: &str) -> Result<u8, Failure> {
+    session.tell(Ask::PutCertificate { certificate: Blob(renewed.certificate.clone()) }).await?;
+    session.book.keep(&renewed)?;
+    context.out.either(
+        || said.to_owned(),
+        || json!({"ok": true, "id": renewed.id().to_string(), "name": renewed.node.name, "labels": renewed.node.labels}),
+    );
+    let connected = seen.prekey.is_some();
+    seen.known = renewed;
+    // The node hears of it with its next call: here it is.
+    if !connected || ask_ping(context, session, &seen).await.is_err() {
+        context.out.talk("the node is not connected: it learns of it from its next caller");
+    }
+    Ok(0)
+}
+
+/// `relay nodes remove`.
+pub(super) async fn remove(context: &Context, text: &str) -> Result<u8, Failure> {
+    let (mut session, seen) = context.with_node(text).await?;
+    let id = seen.known.id();
+    let list = revoke(&session.dialer.room, &session.dialer.fleet, &[id], &[])?;
+    publish(&session, list).await?;
+    session.tell(Ask::RemoveNode { node: id }).await?;
+    session.book.forget(&id)?;
+    let name = &seen.known.node.name;
+    context.out.either(|| format!("removed: {name} ({}); its key is revoked", id.short()), || json!({"ok": true, "id": id.to_string(), "name": name}));
+    Ok(0)
+}
+
+/// Tells the relay, and by it every node that is connected, what is revoked.
+pub(super) async fn publish(session: &Session, list: RevocationList) -> Result<(), Failure> {
+    session.tell(Ask::PutNotice { kind: "revocations".to_owned(), signed: list.list, chain: list.chain }).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::Announced;
+    use outhaul_protocol::describe::{AnnounceContent, AnnouncedPack, Heartbeat, Interface};
+    use outhaul_protocol::keys::{KeyId, SecretKey, X25519Secret};
+    use outhaul_protocol::objects::Node;
+    use outhaul_protocol::time::Time;
+    use outhaul_protocol::types::{Field, IntType, Type};
+
+    fn seen(denied: Option<&str>) -> Seen {
+        let secret = |byte| SecretKey::from_bytes(&[byte; 32]);
+        let mut facts: BTreeMap<String, String> =
+            [("platform", "linux-x86_64"), ("hostname", "bench\u{1b}[2J")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        if let Some(denied) = denied {
+            facts.insert(native::DENIED_FACT.into(), denied.into());
+        }
+        let pack = AnnouncedPack { name: "thermal".into(), version: "0.1.0".into(), digest: [7; 32], description: [8; 32], interfaces: vec!["thermal".into(), "fans".into()] };
+        let content = AnnounceContent { boot_count: 1, seq: 1, facts, packs: vec![pack], counters: None };
+        let node = Node {
+            iss: KeyId([1; 32]),
+            aud: KeyId([2; 32]),
+            exp: Time(9),
+            iat: Time(1),
+            node: secret(3).public(),
+            mailbox: X25519Secret::from_bytes(&[4; 32]).public(),
+            name: "bench-1".into(),
+            labels: [("site".to_owned(), "west".to_owned())].into(),
+            serial: 1,
+            replaces: None,
+        };
+        Seen {
+            known: Known { node, certificate: vec![], accepted: Time(1), announce: Some(Announced { bytes: vec![], order: (1, 1), content }) },
+            status: "online".into(),
+            connected_at: 1_700_000_000,
+            last_seen: 1_700_000_100,
+            heartbeat: Some(Heartbeat { cpu_percent: 12.4, memory_percent: 50.0, uptime_secs: 300_000, gpus: None }),
+            prekey: None,
+        }
+    }
+
+    fn thermal() -> PackDescription {
+        let read = Command {
+            name: "thermal.read".into(),
+            doc: Some("One sensor.\nIn degrees Celsius.".into()),
+            params: vec![Field { name: "zone".into(), ty: Type::String, doc: Some("a name from `summary`".into()) }],
+            result: Some(Type::Record(vec![Field { name: "millidegrees".into(), ty: Type::Int(IntType::S32), doc: None }])),
+            error: Some(Some(Type::Enum(vec!["no_sensor".into()]))),
+        };
+        PackDescription {
+            name: "thermal".into(),
+            version: "0.1.0".into(),
+            digest: [7; 32],
+            powers: vec!["system".into(), "files".into()],
+            interfaces: vec![Interface { name: "thermal".into(), doc: None }],
+            commands: vec![read],
+        }
+    }
+
+    #[test]
+    fn the_table_of_nodes() {
+        let offline = Seen { status: "offline".into(), last_seen: 0, connected_at: 0, ..seen(None) };
+        let mut bare = offline.clone();
+        bare.known.announce = None;
+        bare.known.node.name = "a-long-name-for-a-node".into();
+        insta::assert_snapshot!(nodes_table(&[seen(None), bare], 1_700_000_103), @r"
+        NAME                    ID            STATUS   PLATFORM      CAPABILITIES  LAST SEEN
+        bench-1                 3c4a46c50d75  online   linux-x86_64  fans,thermal  3 s ago
+        a-long-name-for-a-node  3c4a46c50d75  offline  -             -             never
+        ");
+    }
+
+    #[test]
+    fn nodes_as_json() {
+        let json = node_json(&seen(None));
+        assert_eq!(json["capabilities"], json!(["fans", "thermal"]));
+        assert_eq!((&json["connected_at"], &json["last_seen"]), (&json!(1_700_000_000u64), &json!(1_700_000_100u64)));
+        let mut keys: Vec<&String> = json.as_object().expect("an object").keys().collect();
+        keys.sort();
+        assert_eq!(keys, ["capabilities", "connected_at", "hostname", "id", "last_seen", "name", "platform", "status"]);
+    }
+
+    #[test]
+    fn a_description_shows_all_and_escapes_what_is_not_ours() {
+        let text = describe_text(&seen(Some("thermal:files")), &[thermal()], 1_700_000_103);
+        let (pack, agent) = text.split_once("\nthe agent itself\n").expect("both");
+        insta::assert_snapshot!(pack, @r"
+        node         bench-1, online, last seen 3 s ago
+        fingerprint  3c4a46c50d75dcd5d9bfa2ec4e0c0a9b7d4bd6ca2a0fa3b0d9f0d4a5b1e1f3ad
+        labels       site=west
+        load         processor 12 %, memory 50 %, up 3 d
+        hostname     bench\u{1b}[2J
+        platform     linux-x86_64
+
+        pack thermal 0.1.0  070707070707
+          powers: system granted, files denied
+          thermal.read(zone: string) -> {millidegrees: s32} or error no_sensor
+              One sensor.
+              In degrees Celsius.
+              - zone: a name from `summary`
+        ");
+        assert!(agent.contains("  node.ping() -> "));
+    }
+
+    #[test]
+    fn a_description_as_json() {
+        let json = describe_json(&seen(None), &[thermal()]);
+        assert_eq!(json["packs"][0]["powers"], json!([{"name": "system", "state": "granted"}, {"name": "files", "state": "denied"}]));
+        assert_eq!((&json["packs"][0]["active"], &json["labels"], &json["fingerprint"]), (&json!(true), &json!({"site": "west"}), &json["id"]));
+        let command = &json["packs"][0]["commands"][0];
+        assert_eq!(command["params"]["properties"]["zone"]["type"], "string");
+        assert!(command["result"].is_object() && command["error"].is_object() && command["signature"].is_string());
+    }
+
+    #[test]
+    fn labels_as_people_type_them() {
+        assert_eq!(read_label("site=west").expect("reads"), ("site".into(), Some("west".into())));
+        assert_eq!(read_label("site=").expect("reads"), ("site".into(), None));
+        for bad in ["site", "=x", "Site=x", "site=a b", "site=*"] {
+            assert_eq!(read_label(bad).expect_err(bad).code, Code::BadUsage);
+        }
+    }
+}

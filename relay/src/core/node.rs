@@ -1,0 +1,142 @@
+//! Frames from nodes. What a node signs about itself is checked before it is kept; what it says unsigned is bounded and
+//! shown as the relay's word.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use outhaul_protocol::cbor::Blob;
+use outhaul_protocol::describe::{AnnounceContent, Heartbeat, PackDescription};
+use outhaul_protocol::error::Failure;
+use outhaul_protocol::frame::{ChannelFrame, Frame};
+use outhaul_protocol::keys::{Digest, sha256};
+use outhaul_protocol::limits;
+use outhaul_protocol::objects::{Announce, Prekey};
+use outhaul_protocol::signed::Signed;
+
+use super::clock;
+use super::hub::Hub;
+use super::sessions::NodeSession;
+use super::store::Db;
+
+/// Bytes of a heartbeat's figures: a handful of numbers.
+const HEARTBEAT: usize = 512;
+/// Bytes of the envelope around an announce or prekey: header, claims, signature.
+const ENVELOPE: usize = 512;
+
+/// One frame. An error ends the session; the peer is told.
+pub(crate) fn receive(hub: &Arc<Hub>, node: &Arc<NodeSession>, bytes: Bytes) -> Result<(), String> {
+    node.session.hear();
+    match ChannelFrame::peek(&bytes) {
+        Some(Ok(ChannelFrame::Data { channel, .. })) => {
+            hub.channels.forward(&node.session, &channel, bytes);
+            Ok(())
+        }
+        Some(Ok(ChannelFrame::Close { channel, code })) => {
+            hub.channels.closed_by(&node.session, &channel, code);
+            Ok(())
+        }
+        Some(Ok(ChannelFrame::Open { .. })) => Err(goodbye(node, "nodes open no channels")),
+        Some(Err(error)) => Err(goodbye(node, &format!("malformed channel frame: {error}"))),
+        None => control(hub, node, &bytes).map_err(|what| if what.is_empty() { "goodbye".into() } else { goodbye(node, &what) }),
+    }
+}
+
+/// Queues the last word, so that the peer learns what it did.
+fn goodbye(node: &NodeSession, what: &str) -> String {
+    let _ = node.session.outbox.control(Frame::Goodbye { code: "bad_params".into(), message: what.into() }.encode());
+    what.into()
+}
+
+fn control(hub: &Arc<Hub>, node: &Arc<NodeSession>, bytes: &[u8]) -> Result<(), String> {
+    match Frame::decode(bytes).map_err(|error| format!("malformed frame: {error}"))? {
+        Frame::Ping { token } => node.session.say(&Frame::Pong { token }),
+        Frame::Pong { .. } => {}
+        Frame::Heartbeat { figures } => heartbeat(node, figures)?,
+        Frame::Announce { signed } => announce(hub, node, signed.0)?,
+        Frame::Prekey { signed } => prekey(hub, node, signed.0)?,
+        Frame::Description { digest, bytes } => description(hub, node, digest, bytes.0)?,
+        Frame::BlobGet { digest, offset } => blob(hub, node, digest, offset)?,
+        Frame::Goodbye { .. } => return Err(String::new()),
+        _ => return Err("a frame that nodes do not send".into()),
+    }
+    Ok(())
+}
+
+fn heartbeat(node: &NodeSession, figures: Blob) -> Result<(), String> {
+    if figures.0.len() > HEARTBEAT {
+        return Err(format!("a heartbeat has at most {HEARTBEAT} bytes"));
+    }
+    Heartbeat::from_bytes(&figures.0).map_err(|error| format!("malformed heartbeat: {error}"))?;
+    node.state().heartbeat = Some(figures.0.into());
+    Ok(())
+}
+
+fn prekey(hub: &Hub, node: &NodeSession, signed: Vec<u8>) -> Result<(), String> {
+    let prekey = Signed::<Prekey>::from_bytes(&signed).and_then(|prekey| prekey.verify(&node.key)).map_err(|error| error.to_string())?;
+    if prekey.aud != hub.fleet.id() || signed.len() > ENVELOPE {
+        return Err("the prekey is not for this fleet".into());
+    }
+    node.state().prekey = Some(signed.into());
+    Ok(())
+}
+
+fn announce(hub: &Arc<Hub>, node: &Arc<NodeSession>, signed: Vec<u8>) -> Result<(), String> {
+    if signed.len() > limits::ANNOUNCE + ENVELOPE {
+        return Err(format!("an announce has at most {} bytes", limits::ANNOUNCE));
+    }
+    let announce = Signed::<Announce>::from_bytes(&signed).and_then(|announce| announce.verify(&node.key)).map_err(|error| error.to_string())?;
+    if announce.aud != hub.fleet.id() {
+        return Err("the announce is not for this fleet".into());
+    }
+    let content = AnnounceContent::from_bytes(&announce.content.0).map_err(|error| format!("malformed announce: {error}"))?;
+    let digests: Vec<Digest> = content.packs.iter().map(|pack| Digest(pack.description)).collect();
+    let node = node.clone();
+    hub.store.submit(move |db| log(keep_announce(db, &node, &signed, digests))).map_err(|full| full.to_string())
+}
+
+/// Keeps an announce, and asks for the descriptions it names that nobody has sent yet.
+fn keep_announce(db: &mut Db, node: &NodeSession, signed: &[u8], digests: Vec<Digest>) -> Result<(), Failure> {
+    db.put_announce(&node.id, signed)?;
+    let unknown = db.unknown_descriptions(digests, clock::now())?;
+    node.state().wanted.clone_from(&unknown);
+    for digest in unknown {
+        node.session.say(&Frame::Want { digest });
+    }
+    Ok(())
+}
+
+fn description(hub: &Arc<Hub>, node: &NodeSession, digest: Digest, bytes: Vec<u8>) -> Result<(), String> {
+    let asked = {
+        let mut state = node.state();
+        let before = state.wanted.len();
+        state.wanted.retain(|wanted| *wanted != digest);
+        state.wanted.len() < before
+    };
+    // One that was asked for before a newer announce came is simply too late.
+    if !asked {
+        return Ok(());
+    }
+    if sha256(&bytes) != digest {
+        return Err("a description has another digest than it was asked for by".into());
+    }
+    PackDescription::from_bytes(&bytes).map_err(|error| format!("malformed description: {error}"))?;
+    hub.store
+        .submit(move |db| log(db.put_description(&digest, &bytes, clock::now()).map_err(Failure::from)))
+        .map_err(|full| full.to_string())
+}
+
+fn blob(hub: &Arc<Hub>, node: &Arc<NodeSession>, digest: Digest, offset: u64) -> Result<(), String> {
+    let node = node.clone();
+    let answer = move |blobs: &mut super::blobs::Blobs| {
+        let (total, bytes) = blobs.get(&digest, offset);
+        node.session.send(&Frame::BlobPart { digest, offset, total, bytes: Blob(bytes) });
+    };
+    hub.blobs.submit(answer).map_err(|full| full.to_string())
+}
+
+/// What nobody waits for still has to be heard of.
+fn log(outcome: Result<(), Failure>) {
+    if let Err(failure) = outcome {
+        tracing::warn!(reason = %failure.message, "could not keep what a node sent");
+    }
+}
