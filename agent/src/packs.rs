@@ -206,11 +206,12 @@ impl PackSet {
         if !entry.has(digest) {
             let version = active.pack().version().to_owned();
             entry.versions.push(Version { digest: digest.to_string(), version, installed_at: now.0 });
-            let shelf = self.shelf.clone();
-            blocking(move || shelf.put(digest, &bytes)).await?;
         }
         entry.activate(Some(digest));
-        self.commit(&mut index, next, active).await
+        // Also when it is here already: to deploy again is how a damaged file is mended.
+        let shelf = self.shelf.clone();
+        blocking(move || shelf.put(digest, &bytes)).await?;
+        self.commit(&mut index, next, active)
     }
 
     /// Makes an installed version, or the embedded one, the active one.
@@ -256,7 +257,8 @@ impl PackSet {
         }
         let mut next = index.clone();
         next.packs.remove(name);
-        *index = self.keep(next).await?;
+        self.shelf.keep(&mut next)?;
+        *index = next;
         self.publish(Table::of(others.into_iter().chain(embedded)));
         Ok(removed)
     }
@@ -299,21 +301,17 @@ impl PackSet {
             // Only the embedded one is here and it answers already.
             None => return Ok(Installed { replaced: None, active }),
         }
-        self.commit(index, next, active).await
+        self.commit(index, next, active)
     }
 
-    /// Disk first, then the table.
-    async fn commit(&self, index: &mut Index, next: Index, active: Arc<Active>) -> Result<Installed, Failure> {
-        *index = self.keep(next).await?;
+    /// Disk first, then the table. Nothing here waits: a call that is cancelled in between would leave the two apart.
+    fn commit(&self, index: &mut Index, mut next: Index, active: Arc<Active>) -> Result<Installed, Failure> {
+        self.shelf.keep(&mut next)?;
+        *index = next;
         let before = self.named(active.name()).map(|before| before.digest());
         let others = self.others(active.name());
         self.publish(Table::of(others.into_iter().chain([active.clone()])));
         Ok(Installed { replaced: before.filter(|before| *before != active.digest()), active })
-    }
-
-    async fn keep(&self, mut next: Index) -> Result<Index, Failure> {
-        let shelf = self.shelf.clone();
-        blocking(move || shelf.keep(&mut next).map(|()| next)).await
     }
 
     fn others(&self, name: &str) -> Vec<Arc<Active>> {

@@ -15,7 +15,7 @@ use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::{Facts, Frame, Role};
 use outhaul_protocol::keys::{KeyId, PublicKey, SecretKey, X25519Public};
 use outhaul_protocol::objects::valid_name;
-use outhaul_protocol::pairing::{self, Attempts, Guest, GuestConfirming, Proof, Welcomed};
+use outhaul_protocol::pairing::{self, Attempts, Guest, GuestConfirming, PairingError, Proof, Welcomed};
 use outhaul_protocol::text::escape_control;
 use outhaul_protocol::time::{Clock, Time};
 use tokio::time::Instant;
@@ -143,14 +143,14 @@ struct Run<'a> {
 
 enum Stage {
     Asked(Guest),
-    Confirming(GuestConfirming),
+    Confirming(Box<GuestConfirming>),
     Over,
 }
 
 /// What a frame leads to.
 enum Step {
     Nothing,
-    Send(Frame),
+    Send(Box<Frame>),
     Pending { request: String, expires_at: Time },
     Welcomed(Box<Welcomed>),
 }
@@ -158,7 +158,7 @@ enum Step {
 impl Run<'_> {
     fn take(&mut self, frame: Frame) -> Result<Step, Failure> {
         match frame {
-            Frame::Ping { token } => Ok(Step::Send(Frame::Pong { token })),
+            Frame::Ping { token } => Ok(Step::Send(Box::new(Frame::Pong { token }))),
             Frame::PairPending { request, expires_at } => Ok(Step::Pending { request, expires_at: Time(expires_at) }),
             Frame::PairMessage { pairing, message } => self.message(pairing, &message.0),
             Frame::PairEnd { code, message, .. } | Frame::Goodbye { code, message } => Err(ended(&code, &message)),
@@ -174,16 +174,27 @@ impl Run<'_> {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Asked(guest) => {
                 let (confirming, message) = guest.confirm(message, &mut Attempts::typed(), self.key, self.mailbox, self.name.clone())?;
-                self.stage = Stage::Confirming(confirming);
-                Ok(Step::Send(Frame::PairMessage { pairing, message: Blob(message) }))
+                self.stage = Stage::Confirming(Box::new(confirming));
+                Ok(Step::Send(Box::new(Frame::PairMessage { pairing, message: Blob(message) })))
             }
             Stage::Confirming(confirming) => {
-                let welcomed = confirming.welcome(message, &self.relay, self.clock, self.now)?;
+                let welcomed = confirming.welcome(message, &self.relay, self.clock, self.now).map_err(unproven)?;
                 Ok(Step::Welcomed(Box::new(welcomed)))
             }
             Stage::Over => Err(Failure::new(Code::BadSignature, "the relay sends more than a pairing has")),
         }
     }
+}
+
+/// What the other side brought does not hold; where somebody can act, how.
+fn unproven(error: PairingError) -> Failure {
+    let hint = match &error {
+        PairingError::Relay(_) => Some("another relay answers at this address, or the fleet does not list this one: check --relay"),
+        PairingError::Pin { .. } => Some("the code belongs to another fleet than --fleet names"),
+        _ => None,
+    };
+    let failure = Failure::from(error);
+    hint.map_or(failure.clone(), |hint| failure.hint(hint))
 }
 
 /// Why a pairing is over, in the relay's or the operator's words.
@@ -306,10 +317,10 @@ async fn converse(
         match run.take(frame)? {
             Step::Nothing => {}
             Step::Send(frame) => {
-                if matches!(frame, Frame::PairMessage { .. }) {
+                if matches!(*frame, Frame::PairMessage { .. }) {
                     until = Instant::now() + STEP;
                 }
-                send(connected, frame).await?;
+                send(connected, *frame).await?;
             }
             Step::Pending { request, expires_at } => {
                 let request: String = escape_control(&request).chars().take(64).collect();

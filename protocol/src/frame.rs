@@ -347,6 +347,11 @@ cbor_enum! {
             digest: Digest },
         /// The relay's version and counters. Answer: [`Answer::Status`].
         2 => Status {},
+        /// The next page of nodes: those with ids after this one. An empty page is the end; every other answer may be
+        /// cut to what a frame holds, also that of [`Ask::Nodes`]. Answer: [`Answer::Nodes`].
+        3 => NodesAfter { /// which
+            lookup: Lookup, /// the last id of the page before
+            after: KeyId },
         /// A slot for a code this operator keeps. Changes. Answer: [`Answer::Slot`].
         10 => PairNew { /// how long it lives
             ttl_secs: u64 },
@@ -435,7 +440,7 @@ impl Ask {
     /// Whether it changes something, so that it must be signed over this link.
     #[must_use]
     pub fn changes(&self) -> bool {
-        !matches!(self, Ask::Nodes { .. } | Ask::Description { .. } | Ask::Status {} | Ask::PairList {})
+        !matches!(self, Ask::Nodes { .. } | Ask::NodesAfter { .. } | Ask::Description { .. } | Ask::Status {} | Ask::PairList {})
     }
 }
 

@@ -27,4 +27,5 @@ mod sessions;
 mod store;
 mod worker;
 
+pub(crate) use connection::serve as serve_connection;
 pub use hub::Hub;

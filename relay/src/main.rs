@@ -1,1 +1,7 @@
-fn main(){}
+//! The binary `relay`; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    outhaul_relay::cli::main()
+}

@@ -1,6 +1,7 @@
 //! End to end over the real binaries, one test binary. Each test has homes of its own and port 0; names read as claims.
 
 mod calls;
+mod camera;
 mod config;
 mod grants;
 mod hostile;

@@ -4,6 +4,8 @@
 pub mod hostile;
 pub mod process;
 pub mod stage;
+pub mod tools;
+pub mod vm;
 
 pub use process::{Line, Process, Ran, binary};
 pub use stage::{Node, Stage};

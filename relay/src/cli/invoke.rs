@@ -134,6 +134,11 @@ fn with_bytes(value: &Value, command: &Command, bytes: &[u8]) -> Json {
     }
 }
 
+/// The same shape for a call that never was.
+pub(super) fn failed_json(failure: &Failure) -> Json {
+    json!({"ok": false, "result": null, "error": failure.to_json(None), "stdout": "", "stderr": "", "receipt": null})
+}
+
 /// A call of the agent's own commands or of one pack's, without lanes of interest: its typed result.
 pub(super) async fn plain(context: &Context, drive: Drive, deadline: Option<Duration>) -> Result<Value, Failure> {
     let mut lanes = Lanes::new(false, None)?;

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use outhaul_protocol::cbor::{Blob, Maybe};
-use outhaul_protocol::chain::Refusal;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::{Answer, Ask, Frame, Trouble};
 use outhaul_protocol::keys::{Digest, KeyId};
@@ -157,7 +156,7 @@ fn put_blob(hub: &Arc<Hub>, pending: Pending, part: Part) {
 }
 
 fn lacks(right: &'static str) -> Failure {
-    Refusal::Right { link: 1, right }.into()
+    Failure::new(Code::NotGranted, format!("your grants lack the right `{right}`"))
 }
 
 /// What needs no disk.

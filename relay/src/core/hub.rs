@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use outhaul_home::Home;
 use outhaul_link::accept::Acceptor;
 use outhaul_link::tls::ServerTls;
+use outhaul_protocol::cbor::Blob;
 use outhaul_protocol::error::{Code, Failure};
+use outhaul_protocol::frame::Frame;
 use outhaul_protocol::keys::{PublicKey, SecretKey};
 use outhaul_protocol::time::Time;
 
@@ -78,18 +80,24 @@ impl Hub {
         *self.enrol.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(enrol));
     }
 
+    /// The fleet's key.
+    #[must_use]
+    pub fn fleet(&self) -> &PublicKey {
+        &self.fleet
+    }
+
     /// Takes a notice from whoever brings it; nodes that are here hear of it, and sessions that it revokes end.
-    pub(crate) async fn take_notice(self: &Arc<Self>, kind: &'static str, signed: Vec<u8>) -> Result<bool, Failure> {
+    pub(crate) async fn take_notice(self: &Arc<Self>, kind: &'static str, signed: Vec<u8>, chain: Vec<Blob>) -> Result<bool, Failure> {
         let hub = self.clone();
-        self.store.ask(move |db| hub.notice(db, kind, &signed, &[])).await?
+        self.store.ask(move |db| hub.notice(db, kind, &signed, &chain)).await?
     }
 
     /// The same on the store's thread.
-    pub(crate) fn notice(&self, db: &mut Db, kind: &str, signed: &[u8], chain: &[outhaul_protocol::cbor::Blob]) -> Result<bool, Failure> {
+    pub(crate) fn notice(&self, db: &mut Db, kind: &str, signed: &[u8], chain: &[Blob]) -> Result<bool, Failure> {
         let newer = self.notices.take(db, kind, signed, chain)?;
         if newer {
             for frame in self.notices.known().frames() {
-                if matches!(&frame, outhaul_protocol::frame::Frame::Notice { kind: of, .. } if of == kind) {
+                if matches!(&frame, Frame::Notice { kind: of, .. } if of == kind) {
                     self.sessions.nodes().iter().for_each(|node| node.session.say(&frame));
                 }
             }
@@ -111,6 +119,12 @@ impl Hub {
                 operator.session.end(refusal.code().as_str(), "your grants do not stand any more");
             }
         }
+    }
+
+    /// Removes what has run out, and ends sessions that rest on it.
+    pub(crate) fn expire(&self) {
+        self.pairings.expire();
+        self.sweep();
     }
 
     /// Notes when the nodes that are here were last heard.

@@ -16,7 +16,7 @@ use super::sessions::blob;
 use super::store::{Db, Kept};
 
 /// Records in one answer; with [`PAGE_BYTES`] it keeps an answer inside one frame, by items and by bytes.
-const PAGE: usize = 200;
+const PAGE: u32 = 200;
 /// Bytes of the records in one answer.
 const PAGE_BYTES: usize = 700 << 10;
 
@@ -102,7 +102,7 @@ pub(crate) fn put(db: &mut Db, fleet: &PublicKey, revoked: &RevokedSet, bytes: &
 }
 
 /// What a kept certificate says. It was verified when it was taken.
-fn known_node(kept: &Kept) -> Result<Node, Failure> {
+pub(crate) fn known_node(kept: &Kept) -> Result<Node, Failure> {
     let certificate = decode(&kept.certificate)?;
     Ok(Signed::<Node>::from_bytes(&certificate.node.0)?.unverified().clone())
 }

@@ -122,7 +122,7 @@ impl Db {
     }
 
     /// Nodes by id, from one on; at most so many.
-    pub(crate) fn nodes_after(&mut self, after: Option<&KeyId>, most: usize) -> Stored<Vec<Kept>> {
+    pub(crate) fn nodes_after(&mut self, after: Option<&KeyId>, most: u32) -> Stored<Vec<Kept>> {
         let mut query = self.connection.prepare_cached(&format!("{NODE} WHERE id > ?1 ORDER BY id LIMIT ?2"))?;
         let after = after.map_or(&[][..], |id| &id.0[..]);
         let rows = query.query_map(params![after, most], kept)?;
@@ -130,7 +130,7 @@ impl Db {
     }
 
     /// Nodes of this name, or whose id begins with it.
-    pub(crate) fn nodes_named(&mut self, name: &str, most: usize) -> Stored<Vec<Kept>> {
+    pub(crate) fn nodes_named(&mut self, name: &str, most: u32) -> Stored<Vec<Kept>> {
         let (low, high) = prefix(name).unwrap_or(([0xff; 32], [0; 32]));
         let mut query = self.connection.prepare_cached(&format!("{NODE} WHERE name = ?1 OR id BETWEEN ?2 AND ?3 ORDER BY id LIMIT ?4"))?;
         let rows = query.query_map(params![name, &low[..], &high[..], most], kept)?;

@@ -351,7 +351,6 @@ pub(super) mod tests {
     pub(in crate::operator) struct Owner {
         pub(in crate::operator) room: Room,
         pub(in crate::operator) fleet: Fleet,
-        pub(in crate::operator) fleet_key: SecretKey,
         pub(in crate::operator) key: Arc<SecretKey>,
         pub(in crate::operator) chain: Vec<Blob>,
         _dir: tempfile::TempDir,
@@ -385,7 +384,7 @@ pub(super) mod tests {
             let chain = vec![Blob(Signed::sign(&fleet_key, &grant).into_bytes())];
             room.adopt(&fleet_key.public(), &chain, None).expect("adopts");
             let fleet = Fleet { key: fleet_key.public(), revoked: RevokedSet::empty(), revocations: None, relays: None };
-            Owner { room, fleet, fleet_key, key, chain, _dir: dir }
+            Owner { room, fleet, key, chain, _dir: dir }
         }
 
         pub(in crate::operator) fn book(&self) -> Book {

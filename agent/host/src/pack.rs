@@ -1,0 +1,223 @@
+//! The host and its packs. Loading goes through every check that can be made without running anything: identity, code of our own
+//! making, known imports, types that cross. What comes out can be called any number of times, each time in a store of its own.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use outhaul_protocol::describe::Interface;
+use outhaul_protocol::error::{Code, Failure};
+use outhaul_protocol::types::Command;
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+use wasmtime::component::{Component, InstancePre, Linker};
+
+use crate::cache::Cache;
+use crate::compile::{Artefact, Compiler, brief};
+use crate::engine::{Engines, Kind};
+use crate::exports::{self, Export, Exports};
+use crate::grants::Power;
+use crate::log::PackLog;
+use crate::power::camera;
+use crate::sections::{self, Docs, Identity};
+use crate::state::State;
+use crate::{host_v0_1, imports, limits};
+
+/// How a host is set up.
+pub struct HostConfig {
+    /// where compiled code is kept; nowhere when absent
+    pub cache: Option<PathBuf>,
+    /// signs it
+    pub cache_key: [u8; 32],
+    /// makes it
+    pub compiler: Compiler,
+    /// bytes of memory one call may have
+    pub memory_bytes: usize,
+    /// calls at once: the slots of each engine's pool
+    pub calls: usize,
+    /// whether there is a test pattern beside the cameras
+    pub camera_test_pattern: bool,
+}
+
+impl fmt::Debug for HostConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostConfig")
+            .field("cache", &self.cache)
+            .field("compiler", &self.compiler)
+            .field("memory_bytes", &self.memory_bytes)
+            .field("calls", &self.calls)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Loads packs.
+pub struct Host {
+    engines: Arc<Engines>,
+    linkers: [Linker<State>; 2],
+    cache: Cache,
+    compiler: Compiler,
+    compilers: Semaphore,
+    memory: usize,
+    camera: camera::Config,
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host").field("engines", &self.engines).field("compiler", &self.compiler).finish_non_exhaustive()
+    }
+}
+
+/// A pack that is ready to be called.
+pub struct Pack {
+    identity: Identity,
+    digest: [u8; 32],
+    powers: Vec<Power>,
+    interfaces: Vec<Interface>,
+    commands: Vec<Command>,
+    functions: HashMap<String, Export>,
+    pub(crate) kind: Kind,
+    pub(crate) engines: Arc<Engines>,
+    pub(crate) instance: InstancePre<State>,
+    pub(crate) memory: usize,
+    pub(crate) camera: camera::Config,
+    pub(crate) log: Arc<PackLog>,
+}
+
+impl fmt::Debug for Pack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Identity { name, version } = &self.identity;
+        f.debug_struct("Pack").field("name", name).field("version", version).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+impl Host {
+    /// Sets up engines and linkers. Nothing is compiled yet.
+    pub fn new(config: HostConfig) -> Result<Host, Failure> {
+        let engines = Arc::new(Engines::new(config.calls, config.memory_bytes)?);
+        let linker = |kind| {
+            let mut linker = Linker::new(engines.get(kind));
+            wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+            host_v0_1::link(&mut linker, kind)?;
+            Ok(linker)
+        };
+        let failed = |error: wasmtime::Error| Failure::new(Code::Internal, format!("link what packs may import: {error:#}"));
+        let linkers = [linker(Kind::Sync).map_err(failed)?, linker(Kind::Async).map_err(failed)?];
+        Ok(Host {
+            cache: Cache::new(config.cache, &engines.name, config.cache_key),
+            linkers,
+            engines,
+            compiler: config.compiler,
+            compilers: Semaphore::new(limits::COMPILERS),
+            memory: config.memory_bytes,
+            camera: camera::Config { test_pattern: config.camera_test_pattern },
+        })
+    }
+
+    /// Checks, compiles (or finds compiled) and links a pack.
+    pub async fn load(&self, wasm: Bytes) -> Result<Arc<Pack>, Failure> {
+        let (identity, docs) = sections::read(&wasm)?;
+        let digest: [u8; 32] = Sha256::digest(&wasm).into();
+        if let Some(kept) = self.cache.get(&digest) {
+            match self.component(&kept) {
+                Ok(component) => return self.link(component, kept.kind, identity, &docs, digest),
+                Err(error) => tracing::warn!(pack = identity.name, reason = %format!("{error:#}"), "compiled code does not load and is made anew"),
+            }
+        }
+        let made = {
+            let _place = self.compilers.acquire().await;
+            self.compiler.compile(&identity.name, wasm).await?
+        };
+        let component = self.component(&made).map_err(|error| rejected(&identity, &error))?;
+        let kind = made.kind;
+        self.cache.put(&digest, &made);
+        drop(made);
+        self.link(component, kind, identity, &docs, digest)
+    }
+
+    /// Code of our own making, ready to run.
+    #[expect(unsafe_code, reason = "compiled code is executed as it is, and there is no other way to load it")]
+    fn component(&self, artefact: &Artefact) -> wasmtime::Result<Component> {
+        // SAFETY: an `Artefact` comes from our own compiler or from the cache, which gives out only what it signed with this agent's key
+        // when our compiler had just made it. The engine itself checks that it is of this version and set-up.
+        unsafe { Component::deserialize(self.engines.get(artefact.kind), &artefact.code) }
+    }
+
+    fn link(&self, component: Component, kind: Kind, identity: Identity, docs: &Docs, digest: [u8; 32]) -> Result<Arc<Pack>, Failure> {
+        let engine = self.engines.get(kind);
+        let powers = imports::powers(&component, engine, &identity.name)?;
+        let Exports { interfaces, functions } = exports::read(&component, engine, &identity.name, docs)?;
+        let linker = match kind {
+            Kind::Sync => &self.linkers[0],
+            Kind::Async => &self.linkers[1],
+        };
+        let instance = linker.instantiate_pre(&component).map_err(|error| rejected(&identity, &error))?;
+        Ok(Arc::new(Pack {
+            log: Arc::new(PackLog::new(&identity.name)),
+            identity,
+            digest,
+            powers,
+            interfaces,
+            commands: functions.iter().map(|export| export.command.clone()).collect(),
+            functions: functions.into_iter().map(|export| (export.command.name.clone(), export)).collect(),
+            kind,
+            engines: Arc::clone(&self.engines),
+            instance,
+            memory: self.memory,
+            camera: self.camera,
+        }))
+    }
+}
+
+fn rejected(identity: &Identity, error: &wasmtime::Error) -> Failure {
+    Failure::new(Code::PackRejected, format!("pack `{}` {} cannot be linked: {}", identity.name, identity.version, brief(&format!("{error:#}"))))
+}
+
+impl Pack {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.identity.name
+    }
+
+    /// Its version.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.identity.version
+    }
+
+    /// SHA-256 of the component.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    /// Its commands, with what is written about them.
+    #[must_use]
+    pub fn commands(&self) -> &[Command] {
+        &self.commands
+    }
+
+    /// A command by its name.
+    #[must_use]
+    pub fn command(&self, name: &str) -> Option<&Command> {
+        self.functions.get(name).map(|export| &export.command)
+    }
+
+    /// The interfaces its commands belong to, with what is written about them.
+    #[must_use]
+    pub fn interfaces(&self) -> &[Interface] {
+        &self.interfaces
+    }
+
+    /// The powers it imports.
+    #[must_use]
+    pub fn powers(&self) -> &[Power] {
+        &self.powers
+    }
+
+    pub(crate) fn export(&self, command: &str) -> Option<&Export> {
+        self.functions.get(command)
+    }
+}

@@ -1,0 +1,203 @@
+//! `relay pack`: ships components. The relay stores the bytes by their digest; the node fetches them, checks the digest
+//! that the operator signed, and activates. Nothing the relay does can change what runs.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outhaul_link::channel::CallSpec;
+use outhaul_protocol::cbor::Blob;
+use outhaul_protocol::error::{Code, Failure};
+use outhaul_protocol::frame::{Answer, Ask};
+use outhaul_protocol::keys::{Digest, sha256};
+use outhaul_protocol::limits;
+use outhaul_protocol::native;
+use outhaul_protocol::text::escape_control;
+use outhaul_protocol::value::Value;
+use serde_json::{Value as Json, json};
+
+use super::Context;
+use super::invoke::plain;
+use super::output::{failure_text, result_text, stderr_is_terminal};
+use crate::operator::{Drive, Seen, Session, unexpected};
+
+/// How long a node may take to fetch, check and compile; `--timeout` says otherwise.
+const INSTALL: Duration = Duration::from_secs(300);
+/// The same for what it has already.
+const CHANGE: Duration = Duration::from_secs(60);
+/// Every WebAssembly file begins so.
+const MAGIC: &[u8] = b"\0asm";
+
+/// `relay pack deploy`.
+pub(super) async fn deploy(context: &Context, file: &Path, nodes: &[String]) -> Result<u8, Failure> {
+    let bytes = read(file)?;
+    let digest = sha256(&bytes);
+    // Every node is known before anything is sent: a typing mistake changes nothing anywhere.
+    let mut session = context.session().await?;
+    let mut targets: Vec<Seen> = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        let seen = session.node(node).await?;
+        if !targets.iter().any(|known| known.known.id() == seen.known.id()) {
+            targets.push(seen);
+        }
+    }
+    store(context, &session, digest, &bytes).await?;
+    let params = Value::Map(vec![("digest".into(), digest.to_string().into()), ("size".into(), Value::Int(bytes.len() as i128))]);
+    let mut results = Vec::with_capacity(targets.len());
+    for seen in targets {
+        let result = change(context, again(&session)?, &seen, native::INSTALL, params.clone(), INSTALL).await;
+        if !context.out.json {
+            tell_installed(context, &seen, &result);
+        }
+        results.push((seen, result));
+    }
+    if context.out.json {
+        context.out.json(&results.iter().map(|(seen, result)| result_json(seen, native::INSTALL, result)).collect());
+    }
+    Ok(results.iter().find_map(|(_, result)| result.as_ref().err()).map_or(0, |failure| failure.code.exit()))
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    let bad = |what: &str| Failure::new(Code::BadUsage, format!("read `{}`: {what}", file.display()));
+    let size = std::fs::metadata(file).map_err(|error| bad(&error.to_string()))?.len();
+    if size > limits::PACK as u64 {
+        return Err(bad(&format!("it has {size} bytes, a pack at most {}", limits::PACK)));
+    }
+    let bytes = std::fs::read(file).map_err(|error| bad(&error.to_string()))?;
+    match bytes.starts_with(MAGIC) {
+        true => Ok(bytes),
+        false => Err(bad("it is no WebAssembly").hint("build the pack, and name its .wasm")),
+    }
+}
+
+/// Hands the relay what it lacks of a blob.
+async fn store(context: &Context, session: &Session, digest: Digest, bytes: &[u8]) -> Result<(), Failure> {
+    let (total, mut at, shown) = (bytes.len(), 0, stderr_is_terminal() && bytes.len() > limits::BLOB_CHUNK);
+    while at < total {
+        let part = &bytes[at..total.min(at + limits::BLOB_CHUNK)];
+        let ask = Ask::PutBlob { digest, offset: at as u64, total: total as u64, bytes: Blob(part.to_vec()) };
+        let Answer::Stored { bytes: stored } = session.link.ask(ask).await? else { return Err(unexpected("what it stored")) };
+        let stored = usize::try_from(stored).unwrap_or(total).min(total);
+        if stored <= at {
+            return Err(Failure::new(Code::RelayRefused, format!("the relay stored {stored} of {total} bytes and takes no more")));
+        }
+        at = stored;
+        if shown {
+            let _ = write!(std::io::stderr().lock(), "\r{} of {total} bytes{}", at, if at == total { "\n" } else { "" });
+        }
+    }
+    tracing::debug!(%digest, total, json = context.out.json, "the relay has the pack");
+    Ok(())
+}
+
+/// The same link for another call: a handle on it, and a book of its own.
+fn again(session: &Session) -> Result<Session, Failure> {
+    let dialer = Arc::clone(&session.dialer);
+    let book = crate::operator::Book::open(&dialer.room, &dialer.fleet)?;
+    Ok(Session { dialer, link: session.link.clone(), book })
+}
+
+/// One signed call of the agent's own.
+async fn change(context: &Context, session: Session, seen: &Seen, command: &str, params: Value, deadline: Duration) -> Result<Value, Failure> {
+    let deadline = context.global.timeout.unwrap_or(deadline);
+    let spec = CallSpec { deadline: Some(deadline), ..CallSpec::new(command, params) };
+    plain(context, Drive::start(session, seen, &spec).await?, Some(deadline)).await
+}
+
+fn texts(value: &Value, name: &str) -> Vec<String> {
+    match value.get(name) {
+        Some(Value::Array(items)) => items.iter().filter_map(|item| if let Value::Text(text) = item { Some(escape_control(text).into_owned()) } else { None }).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn text(value: &Value, name: &str) -> String {
+    match value.get(name) {
+        Some(Value::Text(text)) => escape_control(text).into_owned(),
+        _ => "?".to_owned(),
+    }
+}
+
+fn tell_installed(context: &Context, seen: &Seen, result: &Result<Value, Failure>) {
+    let node = &seen.known.node.name;
+    match result {
+        Err(failure) => context.out.talk(&format!("{node}: {}", failure_text(failure, None))),
+        Ok(value) => {
+            context.out.data(&installed_text(node, value));
+            let pack = text(value, "name");
+            for power in texts(value, "denied_powers") {
+                context.out.talk(&format!("{node}: {pack} asks for the power `{power}`, which is not granted; on that machine: agent allow {pack} {power}"));
+            }
+        }
+    }
+}
+
+fn installed_text(node: &str, value: &Value) -> String {
+    let digest: String = text(value, "digest").chars().take(12).collect();
+    format!("{node}: {} {} ({digest}) is active: {}", text(value, "name"), text(value, "version"), texts(value, "commands").join(", "))
+}
+
+fn result_json(seen: &Seen, command: &str, result: &Result<Value, Failure>) -> Json {
+    let ty = native::command_of(command).and_then(|command| command.result);
+    json!({
+        "node": seen.known.node.name,
+        "id": seen.known.id().to_string(),
+        "ok": result.is_ok(),
+        "result": result.as_ref().ok().map(|value| value.to_json(ty.as_ref())),
+        "error": result.as_ref().err().map(|failure| failure.to_json(None)),
+    })
+}
+
+/// `relay pack list`.
+pub(super) async fn list(context: &Context, node: &str) -> Result<u8, Failure> {
+    let (session, seen) = context.with_node(node).await?;
+    let value = change(context, session, &seen, native::LIST, Value::Map(Vec::new()), CHANGE).await?;
+    let ty = native::command_of(native::LIST).and_then(|command| command.result);
+    context.out.either(|| result_text(&value, ty.as_ref()), || value.to_json(ty.as_ref()));
+    Ok(0)
+}
+
+/// `relay pack rollback` and `remove`.
+pub(super) async fn by_name(context: &Context, node: &str, command: &str, pack: &str) -> Result<u8, Failure> {
+    let (session, seen) = context.with_node(node).await?;
+    let params = Value::Map(vec![("name".into(), pack.into())]);
+    let value = change(context, session, &seen, command, params, CHANGE).await?;
+    context.out.either(
+        || match command {
+            native::REMOVE => format!("{}: {} is removed", seen.known.node.name, escape_control(pack)),
+            _ => installed_text(&seen.known.node.name, &value),
+        },
+        || result_json(&seen, command, &Ok(value.clone())),
+    );
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_deploy_says() {
+        let list = |items: &[&str]| Value::Array(items.iter().map(|item| Value::from(*item)).collect());
+        let value = Value::Map(vec![
+            ("name".into(), "thermal".into()),
+            ("version".into(), "0.1.0".into()),
+            ("digest".into(), "ab".repeat(32).as_str().into()),
+            ("commands".into(), list(&["thermal.read", "thermal.summary\u{1b}"])),
+        ]);
+        insta::assert_snapshot!(installed_text("bench-1", &value), @r"bench-1: thermal 0.1.0 (abababababab) is active: thermal.read, thermal.summary\u{1b}");
+        assert_eq!(installed_text("n", &Value::Null), "n: ? ? (?) is active: ");
+    }
+
+    #[test]
+    fn only_webassembly_is_shipped() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("x.wasm");
+        assert_eq!(read(&path).expect_err("missing").code, Code::BadUsage);
+        std::fs::write(&path, "#!/bin/sh").expect("writes");
+        assert!(read(&path).expect_err("a script").message.ends_with("it is no WebAssembly"));
+        std::fs::write(&path, b"\0asm\x0d\0\x01\0").expect("writes");
+        assert_eq!(read(&path).expect("a component").len(), 8);
+    }
+}
