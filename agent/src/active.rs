@@ -84,7 +84,7 @@ impl Active {
     /// Whether it has this command.
     #[must_use]
     pub fn has_command(&self, name: &str) -> bool {
-        self.pack.commands().iter().any(|command| command.name == name)
+        self.pack.command(name).is_some()
     }
 
     /// A place among the calls of this pack; waits for one for as long as the call may wait for its start.

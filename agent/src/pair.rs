@@ -142,7 +142,7 @@ struct Run<'a> {
 }
 
 enum Stage {
-    Asked(Guest),
+    Asked(Box<Guest>),
     Confirming(Box<GuestConfirming>),
     Over,
 }
@@ -252,7 +252,7 @@ pub async fn pair(home: &Home, wish: &Wish, news: &mut (dyn FnMut(News<'_>) + Se
 
     let (guest, join) = Guest::join(knowledge.proof()?);
     let mut run = Run {
-        stage: Stage::Asked(guest),
+        stage: Stage::Asked(Box::new(guest)),
         pairing: None,
         key: &key,
         mailbox,

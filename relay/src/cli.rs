@@ -3,6 +3,7 @@
 
 pub mod args;
 mod call;
+mod describe;
 mod invoke;
 mod lanes;
 mod nodes;
@@ -150,21 +151,25 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Nodes(Nodes { command }) => nodes(context, command.unwrap_or(NodesCommand::List)).await,
         Command::Ping { node } => nodes::ping(context, &node).await,
         Command::Invoke(how) => call(context, &how.node, &how.command, &how.how, &how.args).await,
-        Command::Run(how) => run::run(context, &how).await,
+        Command::Run(how) => shaped(context, run::run(context, &how).await, Some(run::OURS)),
         Command::Pack(command) => pack(context, command).await,
         Command::Operator(command) => operator(context, command).await,
     }
 }
 
 /// A call that fails before it is on its way has the shape of a call all the same.
-async fn call(context: &Context, node: &str, command: &str, how: &How, args: &[String]) -> Result<u8, Failure> {
-    match invoke::invoke(context, node, command, how, args).await {
+fn shaped(context: &Context, done: Result<u8, Failure>, ours: Option<u8>) -> Result<u8, Failure> {
+    match done {
         Err(failure) if context.out.json => {
             context.out.json(&invoke::failed_json(&failure));
-            Ok(failure.code.exit())
+            Ok(ours.unwrap_or(failure.code.exit()))
         }
         other => other,
     }
+}
+
+async fn call(context: &Context, node: &str, command: &str, how: &How, args: &[String]) -> Result<u8, Failure> {
+    shaped(context, invoke::invoke(context, node, command, how, args).await, None)
 }
 
 async fn pair(context: &Context, command: Pair) -> Result<u8, Failure> {
@@ -179,7 +184,7 @@ async fn pair(context: &Context, command: Pair) -> Result<u8, Failure> {
 async fn nodes(context: &Context, command: NodesCommand) -> Result<u8, Failure> {
     match command {
         NodesCommand::List => nodes::list(context).await,
-        NodesCommand::Describe { node } => nodes::describe(context, &node).await,
+        NodesCommand::Describe { node } => describe::describe(context, &node).await,
         NodesCommand::Rename { node, name } => nodes::rename(context, &node, &name).await,
         NodesCommand::Label { node, labels } => nodes::label(context, &node, &labels).await,
         NodesCommand::Remove { node } => nodes::remove(context, &node).await,

@@ -16,7 +16,7 @@ pub use book::{Announced, Book, Known, Seen};
 pub use commands::{Meant, description_of, find_command};
 pub use drive::{Drive, Happening};
 pub use enrol::{Enroller, NameWish, host_name};
-pub use grants::{GrantText, GrantWish, delegates, give, given, revoke, revoke_at, words};
+pub use grants::{GrantText, GrantWish, Offered, delegates, give, given, revoke, revoke_at, words};
 pub use room::{Config, FINGERPRINT_DIGITS, Fleet, Room, now};
 pub use session::{Dialer, Session};
 pub(crate) use session::{target, unexpected};

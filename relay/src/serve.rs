@@ -176,7 +176,7 @@ async fn accept(hub: &Arc<Hub>, listener: TcpListener, tasks: &TaskTracker) {
         match listener.accept().await {
             Ok((tcp, peer)) => {
                 troubled = false;
-                tasks.spawn(serve_connection(hub.clone(), tcp, peer, permit));
+                tasks.spawn(serve_connection(hub.clone(), tasks.clone(), tcp, peer, permit));
             }
             Err(error) => {
                 if !troubled {

@@ -62,7 +62,7 @@ impl Stage {
         let mut serve = command(&binary("relay")?, self.home.path());
         serve.args(["serve", "--listen", listen]).args(&self.extra);
         let mut relay = Process::start(serve)?;
-        relay.wait_for("listening")?;
+        relay.wait_for("listens on")?;
         self.url = std::fs::read_to_string(self.home.path().join("relay/address"))?.trim().to_owned();
         self.relay = Some(relay);
         Ok(())

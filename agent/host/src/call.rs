@@ -87,7 +87,7 @@ impl Pack {
         self.judge(store.data(), &export.command, done?)
     }
 
-    fn store(&self, state: State) -> Store<State> {
+    pub(crate) fn store(&self, state: State) -> Store<State> {
         let mut store = Store::new(self.engines.get(self.kind), state);
         store.limiter(|state| &mut state.ceiling);
         store.set_hostcall_fuel(limits::HOSTCALL_FUEL);

@@ -19,6 +19,7 @@ mod host_v0_1;
 mod imports;
 mod limits;
 mod log;
+pub mod measure;
 mod pack;
 pub mod power;
 mod sections;

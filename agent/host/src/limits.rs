@@ -4,64 +4,64 @@ use std::time::Duration;
 
 /// Memory of the host that one crossing between pack and host may take. A guest's memory limit does not count what it passes or
 /// returns, and a dynamic value costs 40 bytes per byte of a list.
-pub const HOSTCALL_FUEL: usize = 16 << 20;
+pub(crate) const HOSTCALL_FUEL: usize = 16 << 20;
 /// How often a running guest is asked to let others run. A spinning guest keeps a worker for one tick at a time.
-pub const TICK: Duration = Duration::from_millis(10);
+pub(crate) const TICK: Duration = Duration::from_millis(10);
 /// Ticks without a call after which the ticker sleeps: waking it costs more than a call, so that it lingers between calls.
-pub const TICKS_IDLE: u32 = 50;
+pub(crate) const TICKS_IDLE: u32 = 50;
 /// Stack of guest code. Deep parsers need a few hundred KiB.
-pub const GUEST_STACK: usize = 512 << 10;
+pub(crate) const GUEST_STACK: usize = 512 << 10;
 /// Stack of a fiber: the guest's and, below it, that of the host functions it calls.
-pub const FIBER_STACK: usize = 2 << 20;
+pub(crate) const FIBER_STACK: usize = 2 << 20;
 /// Elements of one table. CPython, the largest guest seen, has 10,000.
-pub const TABLE: usize = 65_536;
+pub(crate) const TABLE: usize = 65_536;
 /// Tables of one call: a component of several modules has one or two each.
-pub const TABLES: usize = 32;
+pub(crate) const TABLES: usize = 32;
 /// Core instances of one call: the module, its shims and adapters, and those of a few composed components.
-pub const INSTANCES: usize = 64;
+pub(crate) const INSTANCES: usize = 64;
 /// Linear memories of one call. They share the memory ceiling.
-pub const MEMORIES: usize = 8;
+pub(crate) const MEMORIES: usize = 8;
 /// Memory that a used slot keeps, zeroed, for the next call. Nearly all packs touch less.
-pub const KEEP_RESIDENT: usize = 1 << 20;
+pub(crate) const KEEP_RESIDENT: usize = 1 << 20;
 /// Address bits below which a pool of [`SLOTS_NARROW`] is all that fits.
-pub const WIDE_ADDRESSES: u32 = 47;
+pub(crate) const WIDE_ADDRESSES: u32 = 47;
 /// Slots where the kernel has 39 bits of addresses: 4 GiB each leave room for everything else.
-pub const SLOTS_NARROW: usize = 32;
+pub(crate) const SLOTS_NARROW: usize = 32;
 /// Bytes of output taken in one piece: four of them wait in a call's queue.
-pub const CHUNK: usize = 256 << 10;
+pub(crate) const CHUNK: usize = 256 << 10;
 /// Bytes of an event's JSON, as `output.event` promises.
-pub const EVENT: usize = 64 << 10;
+pub(crate) const EVENT: usize = 64 << 10;
 /// Bytes of an event's name.
-pub const EVENT_NAME: usize = 128;
+pub(crate) const EVENT_NAME: usize = 128;
 /// Bytes of one line of a pack's log.
-pub const LOG_LINE: usize = 4 << 10;
+pub(crate) const LOG_LINE: usize = 4 << 10;
 /// Lines a pack may write to the log at once; then [`LOG_RATE`] a second.
-pub const LOG_BURST: u32 = 100;
+pub(crate) const LOG_BURST: u32 = 100;
 /// Lines a second.
-pub const LOG_RATE: u32 = 10;
+pub(crate) const LOG_RATE: u32 = 10;
 /// Bytes of an error's text that a failure's message repeats.
-pub const MESSAGE: usize = 512;
+pub(crate) const MESSAGE: usize = 512;
 /// Nodes of all types of a pack together. Types refer to each other: a kilobyte of them can unfold to a gigabyte.
-pub const TYPE_NODES: usize = 16_384;
+pub(crate) const TYPE_NODES: usize = 16_384;
 /// Nesting of a type. A description that nests deeper is read by nobody.
-pub const TYPE_DEPTH: usize = 24;
+pub(crate) const TYPE_DEPTH: usize = 24;
 /// Commands of one pack.
-pub const COMMANDS: usize = 512;
+pub(crate) const COMMANDS: usize = 512;
 /// Bytes of a pack's docs section: what a description may hold of them.
-pub const DOCS: usize = outhaul_protocol::limits::DESCRIPTION;
+pub(crate) const DOCS: usize = outhaul_protocol::limits::DESCRIPTION;
 /// Bytes of a version.
-pub const VERSION: usize = 64;
+pub(crate) const VERSION: usize = 64;
 /// Compilations at once: each takes a processor and up to [`COMPILER_MEMORY`].
-pub const COMPILERS: usize = 2;
+pub(crate) const COMPILERS: usize = 2;
 /// Address space of the compiler. 60 KB packs take 300 MB of it, Python's 18 MiB under 2 GiB.
-pub const COMPILER_MEMORY: u64 = 3 << 30;
+pub(crate) const COMPILER_MEMORY: u64 = 3 << 30;
 /// Processor seconds of the compiler: 60 KB take 0.1 s, 18 MiB take 60 s on a slow board.
-pub const COMPILER_CPU_SECS: u64 = 300;
+pub(crate) const COMPILER_CPU_SECS: u64 = 300;
 /// How long the agent waits for it.
-pub const COMPILER_TIME: Duration = Duration::from_secs(300);
+pub(crate) const COMPILER_TIME: Duration = Duration::from_secs(300);
 /// Threads of the compiler, so that its memory does not grow with the machine.
-pub const COMPILER_THREADS: usize = 4;
+pub(crate) const COMPILER_THREADS: usize = 4;
 /// Bytes of compiled code: about four times the component.
-pub const ARTEFACT: u64 = 512 << 20;
+pub(crate) const ARTEFACT: u64 = 512 << 20;
 /// Bytes of what the compiler says when it fails.
-pub const COMPILER_SAYS: u64 = 4 << 10;
+pub(crate) const COMPILER_SAYS: u64 = 4 << 10;

@@ -162,7 +162,11 @@ impl StreamProducer<State> for HostStream {
     }
 
     fn try_into(me: Pin<Box<Self>>, ty: TypeId) -> Result<Box<dyn Any>, Pin<Box<Self>>> {
-        if ty == TypeId::of::<HostStream>() { Ok(Pin::into_inner(me)) } else { Err(me) }
+        if ty != TypeId::of::<HostStream>() {
+            return Err(me);
+        }
+        let stream: Box<HostStream> = Pin::into_inner(me);
+        Ok(stream)
     }
 }
 
@@ -244,7 +248,7 @@ impl ToLane {
     fn close(&mut self, closed: Option<Closed>) -> StreamResult {
         if let Some((tally, tell)) = self.done.take() {
             // Whoever waited may be gone with the whole call.
-            drop(tell.send(tally.sent(closed)));
+            let _ = tell.send(tally.sent(closed));
         }
         self.queue.close();
         StreamResult::Dropped
@@ -278,6 +282,8 @@ impl StreamConsumer<State> for ToLane {
         let written = source.remaining();
         let wanted = written.len().min(CHUNK);
         if wanted == 0 {
+            // The guest asked whether there is room, and may ask on another lane next: it must not keep the place meanwhile.
+            me.queue.abort_send();
             return Poll::Ready(Ok(StreamResult::Completed));
         }
         let taken = me.sink.take(wanted);

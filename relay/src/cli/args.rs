@@ -9,16 +9,18 @@ use clap::{Args, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
-  relay serve                                      listen on 127.0.0.1:8765; the first run makes the keys
-  relay pair new                                   a code for one machine, and the command to paste there
-  relay nodes                                      who is there
-  relay invoke bench-1 gpu.list                    a command of a pack
-  relay run bench-1 -- df -h                       a program, if the machine's owner allowed it
-  relay pack deploy thermal.wasm bench-1           teach it something new
+  relay serve                               listen on 127.0.0.1:8765; makes the keys
+  relay pair new                            a code for one machine
+  relay nodes                               who is there
+  relay invoke bench-1 gpu.list             a command of a pack
+  relay run bench-1 -- df -h                a program, if the machine's owner allowed it
+  relay pack deploy thermal.wasm bench-1    teach it something new
 
-Exit status: 0 done, 1 the command failed, 2 bad usage, parameters or configuration, 3 denied, 4 node unknown,
-ambiguous or offline, 5 deadline, 6 relay unreachable or refused, 7 something did not verify, 8 node or pack failed,
-130 cancelled. `relay run` alone: the program's status, 128 + its signal, 255 for all of these.
+Exit status: 0 done, 1 the command failed, 2 bad usage, parameters or
+configuration, 3 denied, 4 node unknown, ambiguous or offline, 5 deadline,
+6 relay unreachable or refused, 7 something did not verify, 8 node or pack
+failed, 130 cancelled. `relay run` alone: the program's status, 128 + its
+signal, 255 for all of these.
 stdout is data, stderr is talk. RUST_LOG=debug tells more.";
 
 /// Outhaul's relay, and its operator's command line.
@@ -230,8 +232,9 @@ pub enum NodesCommand {
 /// `relay invoke`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Parameters are read by their type: count=3, facing=front, data=@photo.jpg (a file's bytes or text); a repeated name
-fills a list; a value that starts with [ or { is JSON. `relay nodes describe NODE` lists commands and their types.
+Parameters are read by their type: count=3, facing=front, data=@photo.jpg (a
+file's bytes or text); a repeated name fills a list; a value that starts with
+[ or { is JSON. `relay nodes describe NODE` lists commands and their types.
 
 Examples:
   relay invoke bench-1 system.info --json
@@ -272,12 +275,14 @@ pub struct How {
 /// `relay run`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The program runs without a shell and in no shell's environment, if the machine's policy allows it. stdin is sent to it
-unless that is a terminal. No time limit but policy's. A lost link is taken up again; the program runs on meanwhile.
+The program runs without a shell and in no shell's environment, if the
+machine's policy allows it. stdin is sent to it unless that is a terminal.
+No time limit but policy's. A lost link is taken up again; the program runs
+on meanwhile. Exit status: the program's, 128 + its signal, or 255.
 
 Examples:
   relay run bench-1 -- uname -a
-  relay run bench-1 --cwd /srv -- sh -c 'for i in 1 2 3; do echo $i; sleep 1; done'
+  relay run bench-1 --cwd /srv -- sh -c 'for i in 1 2 3; do echo $i; done'
   tar c . | relay run bench-1 -- tar xC /srv/new")]
 pub struct Run {
     /// Id, name or the start of an id
@@ -359,11 +364,13 @@ pub enum Operator {
 /// `relay operator grant`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Commands are patterns: * (every pack's), gpu.*, gpu.list. Nodes are selectors: *, a name, an id, label=value, or several
-that must all hold with commas between (site=west,gpu=h200); --nodes again names alternatives.
+Commands are patterns: * (every pack's), gpu.*, gpu.list. Nodes are selectors:
+*, a name, an id, label=value, or several that must all hold with commas
+between (site=west,gpu=h200); --nodes again names alternatives.
 
 Example:
-  relay operator grant alice --commands 'gpu.*,system.info' --nodes 'site=west' --for 30d")]
+  relay operator grant alice --commands 'gpu.*,system.info' \\
+      --nodes site=west --for 30d")]
 pub struct Grant {
     /// Their name (`relay operator add`) or public key
     pub key: String,

@@ -161,7 +161,7 @@ pub(crate) async fn finish(out: Output, mut drive: Drive, lanes: &mut Lanes, std
                     if stopping.is_none() {
                         stopping = unless_interrupted(&mut interrupts, lanes.drain()).await.err();
                     }
-                    return ended(outcome, stopping);
+                    return ended(*outcome, stopping);
                 }
                 Ok(Happening::Lost(reason)) => reason,
             },

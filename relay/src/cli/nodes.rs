@@ -1,18 +1,16 @@
-//! `relay nodes` and `relay ping`: who is there, what they can do, and what their certificates call them. Names,
-//! labels, packs and facts are signed; status and last-seen are the relay's word.
+//! `relay nodes` and `relay ping`: who is there, and what their certificates call them. Names, labels and facts are
+//! signed; status and last-seen are the relay's word.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use outhaul_link::channel::CallSpec;
 use outhaul_protocol::cbor::Blob;
-use outhaul_protocol::describe::{PackDescription, fact};
+use outhaul_protocol::describe::fact;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::Ask;
 use outhaul_protocol::native;
 use outhaul_protocol::objects::{RevocationList, valid_label_value, valid_name};
-use outhaul_protocol::text::{escape_control, escape_control_lines};
-use outhaul_protocol::types::Command;
 use outhaul_protocol::value::Value;
 use serde_json::{Value as Json, json};
 
@@ -20,14 +18,10 @@ use super::Context;
 use super::invoke::plain;
 use super::output::{failure_text, table};
 use super::time::{ago, span};
-use crate::operator::{Drive, Known, Seen, Session, description_of, now, revoke};
+use crate::operator::{Drive, Known, Seen, Session, now, revoke};
 
 /// How long a sign of life may take.
 const PING: Duration = Duration::from_secs(10);
-/// Powers that policy grants to every pack unless it says otherwise: what an agent that does not announce its
-/// refusals is taken to do.
-const USUAL: [&str; 4] = ["output", "log", "system", "gpu"];
-
 /// `relay nodes list`.
 pub(super) async fn list(context: &Context) -> Result<u8, Failure> {
     let mut session = context.session().await?;
@@ -58,7 +52,7 @@ fn nodes_table(seen: &[Seen], now: u64) -> String {
     table(&["NAME", "ID", "STATUS", "PLATFORM", "CAPABILITIES", "LAST SEEN"], &rows)
 }
 
-fn or_dash(text: String) -> String {
+pub(super) fn or_dash(text: String) -> String {
     if text.is_empty() { "-".to_owned() } else { text }
 }
 
@@ -71,7 +65,7 @@ fn time_json(secs: u64) -> Json {
     if secs == 0 { Json::Null } else { secs.into() }
 }
 
-fn node_json(node: &Seen) -> Json {
+pub(super) fn node_json(node: &Seen) -> Json {
     json!({
         "id": node.known.id().to_string(),
         "name": node.known.node.name,
@@ -84,101 +78,16 @@ fn node_json(node: &Seen) -> Json {
     })
 }
 
-/// `relay nodes describe`.
-pub(super) async fn describe(context: &Context, text: &str) -> Result<u8, Failure> {
-    let (session, seen) = context.with_node(text).await?;
-    let mut packs = Vec::new();
-    for pack in seen.known.announce.as_ref().map_or(&[][..], |announce| &announce.content.packs) {
-        packs.push(description_of(&session, pack).await?);
-    }
-    context.out.either(|| describe_text(&seen, &packs, now().0), || describe_json(&seen, &packs));
-    Ok(0)
-}
-
-/// Whether policy grants a power to a pack, as the node announced it.
-fn granted(node: &Known, pack: &str, power: &str) -> bool {
-    match node.fact(native::DENIED_FACT) {
-        Some(denied) => !denied.split(' ').any(|entry| entry.split_once(':') == Some((pack, power))),
-        None => USUAL.contains(&power),
-    }
-}
-
-fn describe_json(seen: &Seen, packs: &[PackDescription]) -> Json {
-    let known = &seen.known;
-    let powers = |pack: &PackDescription| -> Json {
-        let state = |power: &String| if granted(known, &pack.name, power) { "granted" } else { "denied" };
-        pack.powers.iter().map(|power| json!({"name": power, "state": state(power)})).collect()
-    };
-    let pack = |pack: &PackDescription| {
-        json!({
-            "name": pack.name,
-            "version": pack.version,
-            "digest": hex::encode(pack.digest),
-            "active": true,
-            "powers": powers(pack),
-            "commands": pack.commands.iter().map(Command::to_json).collect::<Json>(),
-        })
-    };
-    let mut node = node_json(seen);
-    node["fingerprint"] = known.id().to_string().into();
-    node["labels"] = json!(known.node.labels);
-    node["facts"] = known.announce.as_ref().map_or_else(|| json!({}), |announce| json!(announce.content.facts));
-    node["packs"] = packs.iter().map(pack).collect();
-    node
-}
-
-fn describe_text(seen: &Seen, packs: &[PackDescription], now: u64) -> String {
-    let known = &seen.known;
-    let mut head: Vec<(String, String)> = vec![
-        ("node".into(), format!("{}, {}, last seen {}", known.node.name, seen.status, ago(seen.last_seen, now))),
-        ("fingerprint".into(), known.id().to_string()),
-        ("labels".into(), or_dash(labels(&known.node.labels))),
-    ];
-    if let Some(figures) = seen.heartbeat.as_ref().filter(|_| seen.status != "offline") {
-        let load = format!("processor {:.0} %, memory {:.0} %, up {}", figures.cpu_percent, figures.memory_percent, span(figures.uptime_secs));
-        head.push(("load".into(), load));
-    }
-    let facts = known.announce.iter().flat_map(|announce| &announce.content.facts).filter(|(key, _)| *key != native::DENIED_FACT);
-    head.extend(facts.map(|(key, value)| (escape_control(key).into_owned(), escape_control(value).into_owned())));
-    let width = head.iter().map(|(key, _)| key.chars().count()).max().unwrap_or(0);
-    let mut lines: Vec<String> = head.iter().map(|(key, value)| format!("{key:width$}  {value}")).collect();
-    for pack in packs {
-        lines.push(String::new());
-        lines.push(format!("pack {} {}  {}", escape_control(&pack.name), escape_control(&pack.version), hex::encode(&pack.digest[..6])));
-        let powers: Vec<String> = pack.powers.iter().map(|power| format!("{} {}", escape_control(power), if granted(known, &pack.name, power) { "granted" } else { "denied" })).collect();
-        if !powers.is_empty() {
-            lines.push(format!("  powers: {}", powers.join(", ")));
-        }
-        pack.commands.iter().for_each(|command| command_lines(command, &mut lines));
-    }
-    lines.push(String::new());
-    lines.push("the agent itself".to_owned());
-    native::commands().iter().for_each(|command| command_lines(command, &mut lines));
-    lines.join("\n")
-}
-
-fn labels(labels: &BTreeMap<String, String>) -> String {
+pub(super) fn labels(labels: &BTreeMap<String, String>) -> String {
     labels.iter().map(|(label, value)| format!("{label}={value}")).collect::<Vec<_>>().join(", ")
-}
-
-/// A command's signature, and its docs below.
-fn command_lines(command: &Command, lines: &mut Vec<String>) {
-    lines.push(format!("  {}", escape_control(&command.signature())));
-    if let Some(doc) = &command.doc {
-        lines.extend(escape_control_lines(doc).lines().map(|line| format!("      {line}")));
-    }
-    for param in &command.params {
-        if let Some(doc) = &param.doc {
-            lines.push(format!("      - {}: {}", escape_control(&param.name), escape_control(doc)));
-        }
-    }
 }
 
 /// `relay ping`.
 pub(super) async fn ping(context: &Context, text: &str) -> Result<u8, Failure> {
     let (session, seen) = context.with_node(text).await?;
     let started = Instant::now();
-    let value = ask_ping(context, session, &seen).await?;
+    let spec = ping_spec(context);
+    let value = plain(context, Drive::start(session, &seen, &spec).await?, spec.deadline).await?;
     let rtt = started.elapsed();
     let number = |name: &str| match value.get(name) {
         Some(Value::Int(number)) => u64::try_from(*number).unwrap_or(0),
@@ -192,11 +101,14 @@ pub(super) async fn ping(context: &Context, text: &str) -> Result<u8, Failure> {
     Ok(0)
 }
 
-async fn ask_ping(context: &Context, session: Session, seen: &Seen) -> Result<Value, Failure> {
+fn ping_spec(context: &Context) -> CallSpec {
     let deadline = context.global.timeout.unwrap_or(PING);
-    let spec = CallSpec { deadline: Some(deadline), start_within: deadline, ..CallSpec::new(native::PING, Value::Map(Vec::new())) };
-    let drive = Drive::start(session, seen, &spec).await?;
-    plain(context, drive, Some(deadline)).await
+    CallSpec { deadline: Some(deadline), start_within: deadline, ..CallSpec::new(native::PING, Value::Map(Vec::new())) }
+}
+
+/// Tells a node its newer certificate, and hears it answer.
+async fn tell_node(context: &Context, session: Session, seen: &Seen) -> Result<Value, Failure> {
+    plain(context, Drive::start_told(session, seen, &ping_spec(context)).await?, Some(PING)).await
 }
 
 /// `relay nodes rename`.
@@ -253,7 +165,7 @@ async fn settle(context: &Context, mut session: Session, mut seen: Seen, renewed
     let connected = seen.prekey.is_some();
     seen.known = renewed;
     // The node hears of it with its next call: here it is.
-    if !connected || ask_ping(context, session, &seen).await.is_err() {
+    if !connected || tell_node(context, session, &seen).await.is_err() {
         context.out.talk("the node is not connected: it learns of it from its next caller");
     }
     Ok(0)
@@ -265,7 +177,7 @@ pub(super) async fn remove(context: &Context, text: &str) -> Result<u8, Failure>
     let id = seen.known.id();
     let list = revoke(&session.dialer.room, &session.dialer.fleet, &[id], &[])?;
     publish(&session, list).await?;
-    session.tell(Ask::RemoveNode { node: id }).await?;
+    session.remove(id).await?;
     session.book.forget(&id)?;
     let name = &seen.known.node.name;
     context.out.either(|| format!("removed: {name} ({}); its key is revoked", id.short()), || json!({"ok": true, "id": id.to_string(), "name": name}));
@@ -278,16 +190,16 @@ pub(super) async fn publish(session: &Session, list: RevocationList) -> Result<(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::operator::Announced;
-    use outhaul_protocol::describe::{AnnounceContent, AnnouncedPack, Heartbeat, Interface};
+    use outhaul_protocol::describe::{AnnounceContent, AnnouncedPack, Heartbeat};
     use outhaul_protocol::keys::{KeyId, SecretKey, X25519Secret};
     use outhaul_protocol::objects::Node;
     use outhaul_protocol::time::Time;
-    use outhaul_protocol::types::{Field, IntType, Type};
 
-    fn seen(denied: Option<&str>) -> Seen {
+    /// A node as the relay tells of it.
+    pub(in crate::cli) fn seen(denied: Option<&str>) -> Seen {
         let secret = |byte| SecretKey::from_bytes(&[byte; 32]);
         let mut facts: BTreeMap<String, String> =
             [("platform", "linux-x86_64"), ("hostname", "bench\u{1b}[2J")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
@@ -318,24 +230,6 @@ mod tests {
         }
     }
 
-    fn thermal() -> PackDescription {
-        let read = Command {
-            name: "thermal.read".into(),
-            doc: Some("One sensor.\nIn degrees Celsius.".into()),
-            params: vec![Field { name: "zone".into(), ty: Type::String, doc: Some("a name from `summary`".into()) }],
-            result: Some(Type::Record(vec![Field { name: "millidegrees".into(), ty: Type::Int(IntType::S32), doc: None }])),
-            error: Some(Some(Type::Enum(vec!["no_sensor".into()]))),
-        };
-        PackDescription {
-            name: "thermal".into(),
-            version: "0.1.0".into(),
-            digest: [7; 32],
-            powers: vec!["system".into(), "files".into()],
-            interfaces: vec![Interface { name: "thermal".into(), doc: None }],
-            commands: vec![read],
-        }
-    }
-
     #[test]
     fn the_table_of_nodes() {
         let offline = Seen { status: "offline".into(), last_seen: 0, connected_at: 0, ..seen(None) };
@@ -344,8 +238,8 @@ mod tests {
         bare.known.node.name = "a-long-name-for-a-node".into();
         insta::assert_snapshot!(nodes_table(&[seen(None), bare], 1_700_000_103), @r"
         NAME                    ID            STATUS   PLATFORM      CAPABILITIES  LAST SEEN
-        bench-1                 3c4a46c50d75  online   linux-x86_64  fans,thermal  3 s ago
-        a-long-name-for-a-node  3c4a46c50d75  offline  -             -             never
+        bench-1                 b62e867fa2f3  online   linux-x86_64  fans,thermal  3 s ago
+        a-long-name-for-a-node  b62e867fa2f3  offline  -             -             never
         ");
     }
 
@@ -357,38 +251,6 @@ mod tests {
         let mut keys: Vec<&String> = json.as_object().expect("an object").keys().collect();
         keys.sort();
         assert_eq!(keys, ["capabilities", "connected_at", "hostname", "id", "last_seen", "name", "platform", "status"]);
-    }
-
-    #[test]
-    fn a_description_shows_all_and_escapes_what_is_not_ours() {
-        let text = describe_text(&seen(Some("thermal:files")), &[thermal()], 1_700_000_103);
-        let (pack, agent) = text.split_once("\nthe agent itself\n").expect("both");
-        insta::assert_snapshot!(pack, @r"
-        node         bench-1, online, last seen 3 s ago
-        fingerprint  3c4a46c50d75dcd5d9bfa2ec4e0c0a9b7d4bd6ca2a0fa3b0d9f0d4a5b1e1f3ad
-        labels       site=west
-        load         processor 12 %, memory 50 %, up 3 d
-        hostname     bench\u{1b}[2J
-        platform     linux-x86_64
-
-        pack thermal 0.1.0  070707070707
-          powers: system granted, files denied
-          thermal.read(zone: string) -> {millidegrees: s32} or error no_sensor
-              One sensor.
-              In degrees Celsius.
-              - zone: a name from `summary`
-        ");
-        assert!(agent.contains("  node.ping() -> "));
-    }
-
-    #[test]
-    fn a_description_as_json() {
-        let json = describe_json(&seen(None), &[thermal()]);
-        assert_eq!(json["packs"][0]["powers"], json!([{"name": "system", "state": "granted"}, {"name": "files", "state": "denied"}]));
-        assert_eq!((&json["packs"][0]["active"], &json["labels"], &json["fingerprint"]), (&json!(true), &json!({"site": "west"}), &json["id"]));
-        let command = &json["packs"][0]["commands"][0];
-        assert_eq!(command["params"]["properties"]["zone"]["type"], "string");
-        assert!(command["result"].is_object() && command["error"].is_object() && command["signature"].is_string());
     }
 
     #[test]

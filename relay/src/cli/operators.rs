@@ -15,7 +15,7 @@ use super::args::{Grant, Use};
 use super::nodes::publish;
 use super::output::table;
 use super::time::date;
-use crate::operator::{Config, FINGERPRINT_DIGITS, Fleet, GrantText, GrantWish, Session, delegates, give, given, now, revoke, revoke_at, target, words};
+use crate::operator::{Config, FINGERPRINT_DIGITS, Fleet, GrantText, GrantWish, Offered, Session, delegates, give, given, now, revoke, revoke_at, target, words};
 
 /// `relay init`.
 pub(super) fn init(context: &Context) -> Result<u8, Failure> {
@@ -59,7 +59,10 @@ pub(super) async fn use_relay(context: &Context, how: &Use) -> Result<u8, Failur
                 .hint("the fleet's owner adds it with the same command on their machine"));
         }
     }
-    room.set_config(&Config { relay: Some(url.to_string()), ca: context.global.ca.clone(), ..room.config()? })?;
+    // Relative to where this was typed, the next command would not find it.
+    let ca = context.global.ca.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
+    let config = room.config()?;
+    room.set_config(&Config { relay: Some(url.to_string()), ca: ca.or(config.ca.clone()), ..config })?;
     context.out.either(|| format!("using {url} ({})", key.id().short()), || json!({"ok": true, "relay": url.to_string(), "key": shown, "fingerprint": id}));
     Ok(0)
 }
@@ -206,7 +209,7 @@ pub(super) fn accept(context: &Context, text: &str) -> Result<u8, Failure> {
         "-" => std::io::read_to_string(std::io::stdin()).map_err(|error| Failure::new(Code::BadUsage, format!("read stdin: {error}")))?,
         text => text.to_owned(),
     };
-    let (fleet, chain, relays) = GrantText::parse(&read)?;
+    let Offered { fleet, chain, relays } = GrantText::parse(&read)?;
     let authority = context.room.adopt(&fleet, &chain, relays.as_deref())?;
     let config = context.room.config()?;
     let url = context.room.fleet()?.relays.and_then(|relays| relays.urls.first().cloned());
@@ -291,7 +294,7 @@ mod tests {
         let key = SecretKey::from_bytes(&[3; 32]).public();
         insta::assert_snapshot!(show_text(&key, None, None), @r"
         key          ed4928c628d1c2c6eae90338905995612959273a5c63f93636c14614ac8737d1
-        fingerprint  3c4a46c50d75dcd5d9bfa2ec4e0c0a9b7d4bd6ca2a0fa3b0d9f0d4a5b1e1f3ad
+        fingerprint  b62e867fa2f33afe62d5d6b1642e1621d543307846b2a57b897e710919b76709
         fleet        none yet: have this key granted, then `relay operator accept GRANT`
         ");
         assert_eq!(show_json(&key, None, None)["fleet"], Json::Null);

@@ -59,8 +59,10 @@ pub(crate) fn stderr_is_terminal() -> bool {
 /// A failure as people read it.
 pub(crate) fn failure_text(failure: &Failure, detail: Option<&Type>) -> String {
     let mut text = format!("error: {}", escape_control_lines(&failure.message));
-    if let Some(value) = &failure.detail {
-        text.push_str(&indented("detail", &value.render(detail)));
+    // The sentence of a command's error often is its detail.
+    let detail = failure.detail.as_ref().map(|value| value.render(detail)).filter(|detail| !text.contains(detail.as_str()));
+    if let Some(detail) = detail {
+        text.push_str(&indented("detail", &detail));
     }
     if let Some(hint) = &failure.hint {
         text.push_str(&indented("hint", &escape_control_lines(hint)));

@@ -2,21 +2,23 @@
 //! exchange and learns nothing. What a new node is called is certified here, and it is paired when it said that it has
 //! written everything down.
 
-use std::collections::HashMap;
+mod desk;
+
 use std::time::Duration;
 
 use outhaul_protocol::cbor::{Blob, Maybe};
 use outhaul_protocol::describe::fact;
 use outhaul_protocol::error::{Code, Failure};
-use outhaul_protocol::frame::{Answer, Ask, Facts, Frame, Lookup, Pending};
+use outhaul_protocol::frame::{Answer, Ask, Frame, Pending};
 use outhaul_protocol::keys::KeyId;
 use outhaul_protocol::limits;
-use outhaul_protocol::pairing::{Attempts, Awaiting, Code as PairingCode, Maker, PairingError, Proof};
+use outhaul_protocol::pairing::{Attempts, Code as PairingCode};
 use outhaul_protocol::text::escape_control;
 use serde_json::{Value as Json, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use self::desk::{Desk, Step};
 use super::Context;
 use super::args::{PairApprove, PairNew};
 use super::call::Interrupts;
@@ -25,131 +27,8 @@ use super::output::table;
 use super::time::ago;
 use crate::operator::{FINGERPRINT_DIGITS, Known, NameWish, Session, now, revoke, unexpected};
 
-/// Runs of one pairing at a time: a code has three guesses, more are noise.
-const RUNS: usize = 8;
 /// How long a machine may take for the exchange once an operator took it up.
 const EXCHANGE: Duration = Duration::from_secs(30);
-/// How often a name is looked up at the relay before a number behind it is settled.
-const LOOKUPS: u32 = 32;
-
-/// How far a run is.
-enum Run {
-    /// The answer is out; the other side has to show that it knows the code.
-    Answered { maker: Maker, facts: Facts },
-    /// The certificate is out; the other side has to say that it is stored.
-    Welcomed { awaiting: Awaiting, known: Box<Known> },
-}
-
-/// What a frame came to.
-enum Step {
-    Nothing,
-    /// A wrong code, or a run that broke off.
-    Failed(PairingError),
-    Paired(Box<Known>),
-}
-
-/// One code with its runs.
-struct Desk<'a> {
-    session: &'a mut Session,
-    code: Option<&'a PairingCode>,
-    pin: Option<KeyId>,
-    attempts: Attempts,
-    wish: NameWish,
-    runs: HashMap<u64, Run>,
-}
-
-impl Desk<'_> {
-    fn proof(&self) -> Proof<'_> {
-        match (self.code, self.pin) {
-            (Some(code), None) => Proof::Code(code),
-            (Some(code), Some(pin)) => Proof::Both(code, pin),
-            (None, pin) => Proof::Pin(pin.unwrap_or(KeyId([0; 32]))),
-        }
-    }
-
-    /// Takes a frame. An error is this side's: the wish cannot be met, or the link is over.
-    async fn take(&mut self, frame: Frame) -> Result<Step, Failure> {
-        match frame {
-            Frame::PairOffer { pairing, message, facts, .. } if self.runs.len() < RUNS => {
-                match Maker::answer(self.proof(), &message.0) {
-                    Ok((maker, answer)) => {
-                        self.session.link.send(&Frame::PairMessage { pairing, message: Blob(answer) })?;
-                        self.runs.insert(pairing, Run::Answered { maker, facts });
-                        Ok(Step::Nothing)
-                    }
-                    Err(error) => self.end(pairing, error),
-                }
-            }
-            Frame::PairMessage { pairing, message } => match self.runs.remove(&pairing) {
-                Some(Run::Answered { maker, facts }) => self.confirm(pairing, maker, &facts, &message.0).await,
-                Some(Run::Welcomed { awaiting, known }) => match awaiting.stored(&message.0) {
-                    Ok(_) => Ok(Step::Paired(known)),
-                    Err(error) => self.end(pairing, error),
-                },
-                None => Ok(Step::Nothing),
-            },
-            Frame::PairEnd { pairing, message, .. } => {
-                if let Some(Run::Welcomed { known, .. }) = self.runs.remove(&pairing) {
-                    tracing::warn!(node = %known.node.name, reason = %escape_control(&message), "the machine was certified and left before it said that it stored that");
-                }
-                Ok(Step::Nothing)
-            }
-            _ => Ok(Step::Nothing),
-        }
-    }
-
-    async fn confirm(&mut self, pairing: u64, maker: Maker, facts: &Facts, message: &[u8]) -> Result<Step, Failure> {
-        let confirmed = match maker.confirm(message, &mut self.attempts) {
-            Ok(confirmed) => confirmed,
-            Err(error) => return self.end(pairing, error),
-        };
-        self.wish.host = facts.get(fact::HOSTNAME).cloned();
-        let enroller = self.session.dialer.enroller();
-        let made = async {
-            let known = self.certify(confirmed.offer()).await?;
-            let welcome = enroller.welcome(&known)?;
-            let (awaiting, message) = confirmed.welcome(&enroller.key, &welcome)?;
-            Ok::<_, Failure>((known, awaiting, message))
-        };
-        match made.await {
-            Ok((known, awaiting, message)) => {
-                self.session.link.send(&Frame::PairMessage { pairing, message: Blob(message) })?;
-                self.runs.insert(pairing, Run::Welcomed { awaiting, known: Box::new(known) });
-                Ok(Step::Nothing)
-            }
-            Err(failure) => {
-                self.session.link.send(&Frame::PairEnd { pairing, code: failure.code.as_str().into(), message: "the operator could not certify this machine".into() })?;
-                Err(failure)
-            }
-        }
-    }
-
-    /// A certificate whose name is free here and, as far as the relay tells, elsewhere.
-    async fn certify(&mut self, offer: &outhaul_protocol::pairing::Offer) -> Result<Known, Failure> {
-        let enroller = self.session.dialer.enroller();
-        for _ in 0..LOOKUPS {
-            let known = enroller.certify(&mut self.session.book, offer, &self.wish)?;
-            let before = self.session.book.names().count();
-            let lookup = Lookup { id: None, name: Some(known.node.name.clone()) };
-            if let Answer::Nodes { nodes } = self.session.link.ask(Ask::Nodes { lookup }).await? {
-                for record in &nodes {
-                    // What does not verify holds no name.
-                    let _ = self.session.book.learn(record);
-                }
-            }
-            if self.session.book.names().count() == before {
-                return enroller.certify(&mut self.session.book, offer, &self.wish);
-            }
-        }
-        enroller.certify(&mut self.session.book, offer, &self.wish)
-    }
-
-    fn end(&mut self, pairing: u64, error: PairingError) -> Result<Step, Failure> {
-        self.session.link.send(&Frame::PairEnd { pairing, code: error.code().as_str().into(), message: error.to_string() })?;
-        Ok(Step::Failed(error))
-    }
-}
-
 /// `relay pair new`.
 pub(super) async fn new(context: &Context, how: &PairNew) -> Result<u8, Failure> {
     let ttl_secs = how.ttl.map_or(limits::CODE_TTL_SECS, |ttl| ttl.as_secs().max(1));
@@ -170,7 +49,7 @@ pub(super) async fn new(context: &Context, how: &PairNew) -> Result<u8, Failure>
         let code = if how.long { PairingCode::generate_long(slot.shown) } else { PairingCode::generate(slot.shown) };
         show_code(context, &session, &code, ttl);
         let until = Instant::now() + Duration::from_secs(ttl);
-        let mut desk = Desk { session: &mut session, code: Some(&code), pin: None, attempts: Attempts::shown(), wish: wish.clone(), runs: HashMap::new() };
+        let mut desk = Desk::new(&mut session, Some(&code), None, Attempts::shown(), wish.clone());
         let ended = tokio::select! {
             biased;
             () = interrupts.next() => Err(Failure::new(Code::Cancelled, "cancelled; the code is worth nothing any more")),
@@ -248,7 +127,7 @@ async fn paired(context: &Context, session: &mut Session, known: Known, replaced
     if let Some(old) = replaced.filter(|old| old.id() != known.id()) {
         let list = revoke(&session.dialer.room, &session.dialer.fleet, &[old.id()], &[])?;
         publish(session, list).await?;
-        session.tell(Ask::RemoveNode { node: old.id() }).await?;
+        session.remove(old.id()).await?;
         session.book.forget(&old.id())?;
     }
     let text = format!("paired: {} ({})", known.node.name, known.id().short());
@@ -346,9 +225,23 @@ pub(super) async fn approve(context: &Context, how: &PairApprove) -> Result<u8, 
     let wish = NameWish { name: how.name.clone(), ..NameWish::default() };
     let mut frames = session.link.pairing_frames();
     session.tell(Ask::PairTake { request: pending.request.clone() }).await?;
-    let mut desk = Desk { session: &mut session, code: code.as_ref(), pin, attempts: Attempts::typed(), wish, runs: HashMap::new() };
+    let mut desk = Desk::new(&mut session, code.as_ref(), pin, Attempts::typed(), wish);
+    let ended = exchange(&mut desk, &mut frames).await;
+    if ended.is_err() {
+        // What was said to the machine is on its way when this is answered.
+        let _ = session.link.ask(Ask::Status {}).await;
+    }
+    paired(context, &mut session, *ended?, None).await?;
+    if context.out.json {
+        context.out.json(&json!({"ok": true}));
+    }
+    Ok(0)
+}
+
+/// One run with the machine that was taken up.
+async fn exchange(desk: &mut Desk<'_>, frames: &mut mpsc::Receiver<Frame>) -> Result<Box<Known>, Failure> {
     let until = Instant::now() + EXCHANGE;
-    let known = loop {
+    loop {
         let frame = tokio::select! {
             frame = frames.recv() => frame.ok_or_else(|| lost(desk.session))?,
             () = tokio::time::sleep_until(until) => return Err(Failure::new(Code::Deadline, "the machine did not answer").hint("is `agent pair` still waiting there?")),
@@ -358,15 +251,10 @@ pub(super) async fn approve(context: &Context, how: &PairApprove) -> Result<u8, 
         }
         match desk.take(frame).await? {
             Step::Nothing => {}
-            Step::Paired(known) => break known,
+            Step::Paired(known) => return Ok(known),
             Step::Failed(error) => return Err(Failure::from(error).hint("that machine must ask again: `agent pair` there shows new digits")),
         }
-    };
-    paired(context, &mut session, *known, None).await?;
-    if context.out.json {
-        context.out.json(&json!({"ok": true}));
     }
-    Ok(0)
 }
 
 /// The whole fingerprint of a request whose start was told ahead.
@@ -426,8 +314,8 @@ mod tests {
     fn who_waits() {
         insta::assert_snapshot!(pendings_text(&[pending("k7", "bench\u{1b}"), pending("k8", "pi")], 130), @r"
         REQUEST  NAME         FINGERPRINT           PLATFORM      ASKED
-        k7       bench\u{1b}  3c4a46c50d75dcd5d9bf  linux-x86_64  30 s ago
-        k8       pi           3c4a46c50d75dcd5d9bf  linux-x86_64  30 s ago
+        k7       bench\u{1b}  b62e867fa2f33afe62d5  linux-x86_64  30 s ago
+        k8       pi           b62e867fa2f33afe62d5  linux-x86_64  30 s ago
         ");
         assert_eq!(pendings_text(&[], 1), "");
     }

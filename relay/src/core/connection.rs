@@ -2,9 +2,8 @@
 //! guard's, so that it happens however the task ends.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use outhaul_link::accept::{AcceptError, refuse};
@@ -16,33 +15,35 @@ use outhaul_protocol::handshake::Proven;
 use outhaul_protocol::limits;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::TaskTracker;
 
 use super::hub::Hub;
 use super::sessions::{GuestSession, NodeSession, OperatorSession, Session};
 use super::{admit, clock, guest, node, operator, registry};
 
-/// Serves a connection until it ends. The permit is given back when the peer is known or refused.
-pub(crate) async fn serve(hub: Arc<Hub>, tcp: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
-    // Boxed where it is large and short-lived: what stays for hours is only the loop that moves bytes.
-    let (socket, proven) = match Box::pin(hub.acceptor.accept(tcp, &hub.key)).await {
+/// Takes a connection to the point where its peer is known or refused, which is when the permit is given back; its
+/// session goes on as another of the tasks.
+pub(crate) async fn serve(hub: Arc<Hub>, tasks: TaskTracker, tcp: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+    let (socket, proven) = match hub.acceptor.accept(tcp, &hub.key).await {
         Ok(accepted) => accepted,
         Err(AcceptError::Http(path)) => return tracing::debug!(%peer, path = %path.escape_debug(), "answered plain HTTP"),
         Err(error) => return tracing::debug!(%peer, %error, "a connection did not become a link"),
     };
     let is_node = proven.role == Role::Node;
-    let admitted = match Box::pin(admit(&hub, proven, peer)).await {
+    let admitted = match admit(&hub, proven, peer).await {
         Ok(admitted) => admitted,
         Err(failure) => {
             tracing::info!(%peer, code = %failure.code, reason = %failure.message, "refused a peer");
-            return Box::pin(refuse(socket, &admit::public(&failure, is_node))).await;
+            return refuse(socket, &admit::public(&failure, is_node)).await;
         }
     };
     drop(permit);
+    // A task of its own for the hours to come: what the handshake needed ends with this one.
     match admitted {
-        Admitted::Node(node) => serve_node(hub, socket, node).await,
-        Admitted::Operator(operator) => serve_operator(hub, socket, operator).await,
-        Admitted::Guest(guest) => Box::pin(serve_guest(hub, socket, guest)).await,
-    }
+        Admitted::Node(node) => tasks.spawn(serve_node(hub, socket, node)),
+        Admitted::Operator(operator) => tasks.spawn(serve_operator(hub, socket, operator)),
+        Admitted::Guest(guest) => tasks.spawn(serve_guest(hub, socket, guest)),
+    };
 }
 
 enum Admitted {

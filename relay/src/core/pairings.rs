@@ -43,6 +43,8 @@ const WAITING: Duration = Duration::from_secs(3600);
 const MESSAGES: u32 = 4;
 /// Entries of what a guest says about itself, and their bytes.
 const FACTS: (usize, usize) = (16, 1024);
+/// What ends a run that came to its end.
+const DONE: &str = "done";
 /// Bytes of a sentence that is passed on.
 const SENTENCE: usize = 256;
 
@@ -251,10 +253,12 @@ impl Pairings {
         }
     }
 
-    /// The guest's last message has passed: the run is over, and its code was used.
+    /// The guest's last message has passed: the run is over, and its code was used. The guest is told, so that it need
+    /// not guess when it may hang up.
     fn done(&self, pairing: u64) {
         let mut state = self.state();
         let Some(run) = state.runs.remove(&pairing) else { return };
+        run.tell_guest(pairing, DONE, "");
         let same = |slot: &Slot| match (&slot.maker, &run.maker) {
             (Maker::Operator(one), Maker::Operator(other)) => one.session.number == other.session.number,
             (Maker::Relay(one), Maker::Relay(other)) => Arc::ptr_eq(one, other),
@@ -472,3 +476,6 @@ pub(crate) fn from_guest(hub: &Arc<Hub>, guest: &Arc<GuestSession>, pairing: u64
         Maker::Relay(detached) => detached::message(hub, &detached, &step, guest, pairing, slot, message.0),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,9 +107,14 @@ pub(crate) fn known_node(kept: &Kept) -> Result<Node, Failure> {
     Ok(Signed::<Node>::from_bytes(&certificate.node.0)?.unverified().clone())
 }
 
-/// Forgets a node for an operator who may enrol or revoke it.
+/// Forgets a node for an operator who may enrol or revoke it. One that was removed already is removed.
 pub(crate) fn remove(db: &mut Db, authority: &Authority, id: &KeyId) -> Result<(), Failure> {
-    let kept = db.node(id)?.ok_or_else(|| Failure::new(Code::UnknownNode, format!("no node {} is known here", id.short())))?;
+    let Some(kept) = db.node(id)? else {
+        return match db.removed(id)? {
+            Some(_) => Ok(()),
+            None => Err(Failure::new(Code::UnknownNode, format!("no node {} is known here", id.short()))),
+        };
+    };
     let node = known_node(&kept)?;
     if authority.may_revoke().is_err() {
         authority.may_enrol(&node.name, &node.labels)?;

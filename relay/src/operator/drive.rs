@@ -28,7 +28,7 @@ pub enum Happening {
         bytes: Bytes,
     },
     /// The one ending, its receipt verified.
-    Ended(Outcome),
+    Ended(Box<Outcome>),
     /// The link is lost: [`Drive::reach_again`].
     Lost(String),
 }
@@ -42,6 +42,9 @@ pub struct Drive {
     link: Operator,
     channel: Channel,
     handle: Option<CallHandle>,
+    backoff: Backoff,
+    /// output came since the link was last lost
+    progress: bool,
 }
 
 impl Drive {
@@ -51,7 +54,21 @@ impl Drive {
         let Session { dialer, link, book } = session;
         let (channel, handle) = link.open(&dialer.caller(), &target, Some(spec), now()).await.map_err(|failure| dialer.explain(failure))?;
         dialer.tell_newer(&channel, &seen.known);
-        Ok(Drive { dialer, book, node: seen.known.clone(), link, channel, handle })
+        Ok(Drive::on(dialer, book, seen, link, (channel, handle)))
+    }
+
+    /// The same when the node must hear our news before the call: one round trip more.
+    pub async fn start_told(session: Session, seen: &Seen, spec: &CallSpec) -> Result<Drive, Failure> {
+        let target = session.target(seen)?;
+        let Session { dialer, link, book } = session;
+        let (channel, _) = link.open(&dialer.caller(), &target, None, now()).await.map_err(|failure| dialer.explain(failure))?;
+        dialer.tell_newer(&channel, &seen.known);
+        let handle = Some(channel.call(spec, now()).await?);
+        Ok(Drive::on(dialer, book, seen, link, (channel, handle)))
+    }
+
+    fn on(dialer: Arc<Dialer>, book: Book, seen: &Seen, link: Operator, (channel, handle): (Channel, Option<CallHandle>)) -> Drive {
+        Drive { dialer, book, node: seen.known.clone(), link, channel, handle, backoff: Backoff::default(), progress: true }
     }
 
     /// What happens next. May be dropped and asked again.
@@ -60,12 +77,15 @@ impl Drive {
         loop {
             return match handle.next().await {
                 Some(CallEvent::Accepted) => continue,
-                Some(CallEvent::Data { lane, bytes }) => Ok(Happening::Data { lane, bytes }),
+                Some(CallEvent::Data { lane, bytes }) => {
+                    self.progress = true;
+                    Ok(Happening::Data { lane, bytes })
+                }
                 Some(CallEvent::Ended(outcome)) => {
                     self.dialer.take_newer(&self.channel);
-                    Ok(Happening::Ended(outcome))
+                    Ok(Happening::Ended(Box::new(outcome)))
                 }
-                Some(CallEvent::Lost(reason)) => Ok(Happening::Lost(reason)),
+                Some(CallEvent::Lost(reason)) => Ok(Happening::Lost(self.link.over().unwrap_or(reason))),
                 Some(CallEvent::Unknown) => Err(unknown("the node no longer knows the call")),
                 None => Err(unknown("the channel ended")),
             };
@@ -90,7 +110,13 @@ impl Drive {
     /// Input that may have been lost with the link cannot be sent again, so such a call is cancelled.
     pub async fn reach_again(&mut self) -> Result<(), Failure> {
         let settled = self.sender().is_none_or(|sender| sender.settled());
-        let (since, mut backoff) = (Instant::now(), Backoff::default());
+        let since = Instant::now();
+        // A channel that is closed as soon as it opens must not be opened in a spin.
+        if std::mem::take(&mut self.progress) {
+            self.backoff.reset();
+        } else {
+            tokio::time::sleep(self.backoff.wait()).await;
+        }
         loop {
             match self.attach().await {
                 Ok(()) if settled => return Ok(()),
@@ -100,7 +126,7 @@ impl Drive {
                 }
                 Err(failure) if may_pass(failure.code) && since.elapsed() < Duration::from_secs(limits::CALL_KEPT_SECS) => {
                     tracing::debug!(%failure, "not yet");
-                    tokio::time::sleep(backoff.wait()).await;
+                    tokio::time::sleep(self.backoff.wait()).await;
                 }
                 Err(failure) => return Err(unknown(&failure.message)),
             }
@@ -128,7 +154,7 @@ impl Drive {
         loop {
             match self.next().await? {
                 Happening::Data { lane, bytes } => on_data(lane, &bytes),
-                Happening::Ended(outcome) => return Ok(outcome),
+                Happening::Ended(outcome) => return Ok(*outcome),
                 Happening::Lost(_) => self.reach_again().await?,
             }
         }

@@ -50,6 +50,17 @@ pub struct GrantText {
     relays: Option<String>,
 }
 
+/// What a grant's word holds, unproven: [`Room::adopt`] proves it.
+#[derive(Debug, Clone)]
+pub struct Offered {
+    /// the fleet's key
+    pub fleet: PublicKey,
+    /// the grants, the fleet key's first
+    pub chain: Vec<Blob>,
+    /// the signed list of relays
+    pub relays: Option<Vec<u8>>,
+}
+
 impl GrantText {
     fn of(fleet: &Fleet, chain: &[Blob]) -> Self {
         GrantText {
@@ -65,8 +76,8 @@ impl GrantText {
         Ok(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(json)))
     }
 
-    /// Reads the word: its parts are still unproven.
-    pub fn parse(text: &str) -> Result<(PublicKey, Vec<Blob>, Option<Vec<u8>>), Failure> {
+    /// Reads the word.
+    pub fn parse(text: &str) -> Result<Offered, Failure> {
         let bad = |what: &str| Failure::new(Code::BadUsage, format!("read grant: {what}")).hint("paste all of what `relay operator grant` printed");
         let word: String = text.split_whitespace().collect();
         if word.len() > TEXT {
@@ -78,7 +89,7 @@ impl GrantText {
         let bytes = |text: &String| STANDARD.decode(text).map_err(|_| bad("a part of it is damaged"));
         let fleet = parts.fleet.parse().map_err(|_| bad("its fleet key is damaged"))?;
         let chain = parts.chain.iter().map(|grant| bytes(grant).map(Blob)).collect::<Result<_, _>>()?;
-        Ok((fleet, chain, parts.relays.as_ref().map(bytes).transpose()?))
+        Ok(Offered { fleet, chain, relays: parts.relays.as_ref().map(bytes).transpose()? })
     }
 }
 
@@ -241,13 +252,13 @@ mod tests {
         let (key, _) = room.key_or_new().expect("a key");
         let (cti, text) = give(&owner.room, &owner.fleet, wish(&key.public())).expect("gives");
         let word = text.reveal().expect("a word");
-        let (fleet, chain, relays) = GrantText::parse(&format!("{}\n{}", &word[..40], &word[40..])).expect("parses");
+        let Offered { fleet, chain, relays } = GrantText::parse(&format!("{}\n{}", &word[..40], &word[40..])).expect("parses");
         let authority = room.adopt(&fleet, &chain, relays.as_deref()).expect("joins");
         assert_eq!((*authority.holder(), chain.len()), (key.public(), 2));
         assert_eq!(room.chain().expect("a chain"), chain);
         assert_eq!(given(&owner.room).expect("notes").iter().map(|grant| grant.cti).collect::<Vec<_>>(), [cti]);
         let stranger = give(&owner.room, &owner.fleet, wish(&SecretKey::generate().public())).expect("gives").1;
-        let (fleet, chain, relays) = GrantText::parse(&stranger.reveal().expect("a word")).expect("parses");
+        let Offered { fleet, chain, relays } = GrantText::parse(&stranger.reveal().expect("a word")).expect("parses");
         assert_eq!(room.adopt(&fleet, &chain, relays.as_deref()).expect_err("not mine").code, Code::BadKey);
     }
 
@@ -282,7 +293,7 @@ mod tests {
         let room = Room::of(&Home::find(Some(dir.path().to_owned())).expect("a home"));
         let (key, _) = room.key_or_new().expect("a key");
         let text = give(&owner.room, &owner.fleet, wish(&key.public())).expect("gives").1;
-        let (fleet, chain, _) = GrantText::parse(&text.reveal().expect("a word")).expect("parses");
+        let Offered { fleet, chain, .. } = GrantText::parse(&text.reveal().expect("a word")).expect("parses");
         room.adopt(&fleet, &chain, None).expect("joins");
         let fleet = room.fleet().expect("reads");
         assert_eq!(give(&room, &fleet, wish(&SecretKey::generate().public())).expect_err("may not").code, Code::NotGranted);

@@ -14,7 +14,7 @@ use outhaul_protocol::credential::Chain;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::{Answer, Ask, Lookup, NodeRecord, Role};
 use outhaul_protocol::inner::{Inner, Serials};
-use outhaul_protocol::keys::{PublicKey, SecretKey};
+use outhaul_protocol::keys::{KeyId, PublicKey, SecretKey};
 use outhaul_protocol::objects::{Certificate, RevocationList};
 
 use super::book::{Book, Known, Seen};
@@ -237,6 +237,14 @@ impl Session {
     /// The node as a channel's other end, if it can be reached.
     pub fn target(&self, seen: &Seen) -> Result<NodeTarget, Failure> {
         target_of(&self.dialer, seen)
+    }
+
+    /// Has the relay forget a node; one it does not know is forgotten already.
+    pub async fn remove(&self, node: KeyId) -> Result<(), Failure> {
+        match self.tell(Ask::RemoveNode { node }).await {
+            Err(failure) if failure.code == Code::UnknownNode => Ok(()),
+            done => done,
+        }
     }
 
     /// Tells the relay something that needs no answer but that it is done.

@@ -78,7 +78,7 @@ fn main() -> Result<()> {
     let mut serve = command(&binary("relay")?, story.relay_home.path());
     serve.args(["serve", "--listen", "127.0.0.1:0"]);
     let mut relay = Process::start(serve)?;
-    show_until(&mut relay, "listening")?;
+    show_until(&mut relay, "listens on")?;
     let url = std::fs::read_to_string(story.relay_home.path().join("relay/address"))?.trim().to_owned();
 
     heading("A code for a new machine; the command waits until it is used.", "relay pair new");

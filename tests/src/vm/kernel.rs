@@ -116,7 +116,9 @@ fn plain(path: &Path) -> Result<Vec<u8>> {
 /// The one entry of a folder that fits.
 fn only(folder: &Path, fits: impl Fn(&str) -> bool) -> Result<PathBuf> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("read `{}`", folder.display()))?;
-    let mut fitting = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(&fits));
+    let mut fitting = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(&fits));
     fitting.next().with_context(|| format!("`{}` lacks a file that the kernel's package should have brought", folder.display()))
 }
 

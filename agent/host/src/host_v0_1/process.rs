@@ -13,7 +13,8 @@ use crate::state::State;
 use crate::stream::{HostStream, ToChild, feed};
 
 /// A child in a call's table. Dropping the last hold on it kills its group: the guest's handle, the table at the call's end.
-pub(crate) struct ChildHandle(Arc<power::Child>);
+#[expect(unreachable_pub, reason = "the generated types name it publicly, in a module that is not")]
+pub struct ChildHandle(Arc<power::Child>);
 
 pub(super) fn link(interface: &mut Interface<'_>, kind: Kind) -> wasmtime::Result<()> {
     interface.func_wrap_async("which", |mut store, (program,): (String,)| {

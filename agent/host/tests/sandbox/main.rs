@@ -1,0 +1,9 @@
+//! The sandbox against the packs in `plugins/dist`: what runs, what is refused, and what hurts nobody but itself.
+
+mod ceilings;
+mod loading;
+mod powers;
+mod streams;
+mod support;
+mod values;
+mod wasi;

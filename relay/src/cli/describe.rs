@@ -1,0 +1,162 @@
+//! `relay nodes describe`: all that is known of a node. Packs and facts are what the node signed; their texts are their
+//! authors', and are escaped wherever they are shown.
+
+use outhaul_protocol::describe::PackDescription;
+use outhaul_protocol::error::Failure;
+use outhaul_protocol::native;
+use outhaul_protocol::text::{escape_control, escape_control_lines};
+use outhaul_protocol::types::Command;
+use serde_json::{Value as Json, json};
+
+use super::Context;
+use super::nodes::{labels, node_json, or_dash};
+use super::time::{ago, span};
+use crate::operator::{Known, Seen, description_of, now};
+
+/// Powers that policy grants to every pack unless it says otherwise: what an agent that does not announce its
+/// refusals is taken to do.
+const USUAL: [&str; 4] = ["output", "log", "system", "gpu"];
+
+/// `relay nodes describe`.
+pub(super) async fn describe(context: &Context, text: &str) -> Result<u8, Failure> {
+    let (session, seen) = context.with_node(text).await?;
+    let mut packs = Vec::new();
+    for pack in seen.known.announce.as_ref().map_or(&[][..], |announce| &announce.content.packs) {
+        packs.push(description_of(&session, pack).await?);
+    }
+    context.out.either(|| describe_text(&seen, &packs, now().0), || describe_json(&seen, &packs));
+    Ok(0)
+}
+
+/// Whether policy grants a power to a pack, as the node announced it.
+fn granted(node: &Known, pack: &str, power: &str) -> bool {
+    match node.fact(native::DENIED_FACT) {
+        Some(denied) => !denied.split(' ').any(|entry| entry.split_once(':') == Some((pack, power))),
+        None => USUAL.contains(&power),
+    }
+}
+
+fn describe_json(seen: &Seen, packs: &[PackDescription]) -> Json {
+    let known = &seen.known;
+    let powers = |pack: &PackDescription| -> Json {
+        let state = |power: &String| if granted(known, &pack.name, power) { "granted" } else { "denied" };
+        pack.powers.iter().map(|power| json!({"name": power, "state": state(power)})).collect()
+    };
+    let pack = |pack: &PackDescription| {
+        json!({
+            "name": pack.name,
+            "version": pack.version,
+            "digest": hex::encode(pack.digest),
+            "active": true,
+            "powers": powers(pack),
+            "commands": pack.commands.iter().map(Command::to_json).collect::<Json>(),
+        })
+    };
+    let mut node = node_json(seen);
+    node["fingerprint"] = known.id().to_string().into();
+    node["labels"] = json!(known.node.labels);
+    node["facts"] = known.announce.as_ref().map_or_else(|| json!({}), |announce| json!(announce.content.facts));
+    node["packs"] = packs.iter().map(pack).collect();
+    node
+}
+
+fn describe_text(seen: &Seen, packs: &[PackDescription], now: u64) -> String {
+    let known = &seen.known;
+    let mut head: Vec<(String, String)> = vec![
+        ("node".into(), format!("{}, {}, last seen {}", known.node.name, seen.status, ago(seen.last_seen, now))),
+        ("fingerprint".into(), known.id().to_string()),
+        ("labels".into(), or_dash(labels(&known.node.labels))),
+    ];
+    if let Some(figures) = seen.heartbeat.as_ref().filter(|_| seen.status != "offline") {
+        let load = format!("processor {:.0} %, memory {:.0} %, up {}", figures.cpu_percent, figures.memory_percent, span(figures.uptime_secs));
+        head.push(("load".into(), load));
+    }
+    let facts = known.announce.iter().flat_map(|announce| &announce.content.facts).filter(|(key, _)| *key != native::DENIED_FACT);
+    head.extend(facts.map(|(key, value)| (escape_control(key).into_owned(), escape_control(value).into_owned())));
+    let width = head.iter().map(|(key, _)| key.chars().count()).max().unwrap_or(0);
+    let mut lines: Vec<String> = head.iter().map(|(key, value)| format!("{key:width$}  {value}")).collect();
+    for pack in packs {
+        lines.push(String::new());
+        lines.push(format!("pack {} {}  {}", escape_control(&pack.name), escape_control(&pack.version), hex::encode(&pack.digest[..6])));
+        let powers: Vec<String> = pack.powers.iter().map(|power| format!("{} {}", escape_control(power), if granted(known, &pack.name, power) { "granted" } else { "denied" })).collect();
+        if !powers.is_empty() {
+            lines.push(format!("  powers: {}", powers.join(", ")));
+        }
+        pack.commands.iter().for_each(|command| command_lines(command, &mut lines));
+    }
+    lines.push(String::new());
+    lines.push("the agent itself".to_owned());
+    native::commands().iter().for_each(|command| command_lines(command, &mut lines));
+    lines.join("\n")
+}
+
+/// A command's signature, and its docs below.
+fn command_lines(command: &Command, lines: &mut Vec<String>) {
+    lines.push(format!("  {}", escape_control(&command.signature())));
+    if let Some(doc) = &command.doc {
+        lines.extend(escape_control_lines(doc).lines().map(|line| format!("      {line}")));
+    }
+    for param in &command.params {
+        if let Some(doc) = &param.doc {
+            lines.push(format!("      - {}: {}", escape_control(&param.name), escape_control(doc)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::nodes::tests::seen;
+    use outhaul_protocol::describe::Interface;
+    use outhaul_protocol::types::{Field, IntType, Type};
+
+    fn thermal() -> PackDescription {
+        let read = Command {
+            name: "thermal.read".into(),
+            doc: Some("One sensor.\nIn degrees Celsius.".into()),
+            params: vec![Field { name: "zone".into(), ty: Type::String, doc: Some("a name from `summary`".into()) }],
+            result: Some(Type::Record(vec![Field { name: "millidegrees".into(), ty: Type::Int(IntType::S32), doc: None }])),
+            error: Some(Some(Type::Enum(vec!["no_sensor".into()]))),
+        };
+        PackDescription {
+            name: "thermal".into(),
+            version: "0.1.0".into(),
+            digest: [7; 32],
+            powers: vec!["system".into(), "files".into()],
+            interfaces: vec![Interface { name: "thermal".into(), doc: None }],
+            commands: vec![read],
+        }
+    }
+
+    #[test]
+    fn a_description_shows_all_and_escapes_what_is_not_ours() {
+        let text = describe_text(&seen(Some("thermal:files")), &[thermal()], 1_700_000_103);
+        let (pack, agent) = text.split_once("\nthe agent itself\n").expect("both");
+        insta::assert_snapshot!(pack, @r"
+        node         bench-1, online, last seen 3 s ago
+        fingerprint  b62e867fa2f33afe62d5d6b1642e1621d543307846b2a57b897e710919b76709
+        labels       site=west
+        load         processor 12 %, memory 50 %, up 3 d
+        hostname     bench\u{1b}[2J
+        platform     linux-x86_64
+
+        pack thermal 0.1.0  070707070707
+          powers: system granted, files denied
+          thermal.read(zone: string) -> {millidegrees: s32} or error no_sensor
+              One sensor.
+              In degrees Celsius.
+              - zone: a name from `summary`
+        ");
+        assert!(agent.contains("  node.ping() -> "));
+    }
+
+    #[test]
+    fn a_description_as_json() {
+        let json = describe_json(&seen(None), &[thermal()]);
+        assert_eq!(json["packs"][0]["powers"], json!([{"name": "system", "state": "granted"}, {"name": "files", "state": "denied"}]));
+        assert_eq!((&json["packs"][0]["active"], &json["labels"], &json["fingerprint"]), (&json!(true), &json!({"site": "west"}), &json["id"]));
+        let command = &json["packs"][0]["commands"][0];
+        assert_eq!(command["params"]["properties"]["zone"]["type"], "string");
+        assert!(command["result"].is_object() && command["error"].is_object() && command["signature"].is_string());
+    }
+}
