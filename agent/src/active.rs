@@ -31,7 +31,10 @@ impl Active {
     pub fn of(pack: Arc<Pack>, embedded: bool) -> Result<Self, Failure> {
         if !valid_name(pack.name()) {
             let name = pack.name().escape_debug().to_string();
-            return Err(Failure::new(Code::PackRejected, format!("`{name}` is not a name: lower-case letters, digits and dashes, at most 63, no dash first")));
+            return Err(Failure::new(
+                Code::PackRejected,
+                format!("`{name}` is not a name: lower-case letters, digits and dashes, at most 63, no dash first"),
+            ));
         }
         let description = PackDescription {
             name: pack.name().to_owned(),
@@ -148,15 +151,20 @@ impl Table {
         for interface in &new.interfaces {
             if let Some(other) = self.by_interface.get(interface).filter(|other| other.name() != new.name()) {
                 let text = format!("pack `{}` exports interface `{interface}`, which pack `{}` answers already", new.name(), other.name());
-                return Err(Failure::new(Code::CommandTaken, text).hint(format!("remove `{}` first, or rename the interface", other.name())));
+                return Err(
+                    Failure::new(Code::CommandTaken, text).hint(format!("remove `{}` first, or rename the interface", other.name()))
+                );
             }
         }
         let others = self.by_name.values().filter(|other| other.name() != new.name()).map(|other| other.announced());
         let packs = others.chain([new.announced()]).collect();
         let bytes = AnnounceContent { packs, ..AnnounceContent::default() }.to_bytes().len();
         if bytes > limits::ANNOUNCE - FACTS {
-            return Err(Failure::new(Code::TooLarge, format!("with pack `{}` this node would have more packs than an announce can carry", new.name()))
-                .hint("remove one that is not needed"));
+            return Err(Failure::new(
+                Code::TooLarge,
+                format!("with pack `{}` this node would have more packs than an announce can carry", new.name()),
+            )
+            .hint("remove one that is not needed"));
         }
         Ok(())
     }

@@ -134,11 +134,7 @@ pub async fn serve(link: &Arc<Link>, open: &Arc<OpenChannel>, running: Arc<Runni
             };
             (pack, run(link, open, &running, &said, admitted).await)
         }
-        Err(failure) => {
-            let command = escaped(&said.command);
-            tracing::info!(operator = %open.operator_id().short(), command, code = %failure.code, reason = %failure.message, "call refused");
-            (None, Err(failure))
-        }
+        Err(failure) => (None, Err(failure)),
     };
     end(link, &running, &said, pack, result, Span { began, started_at });
     running.outlet.send().await;
@@ -354,11 +350,14 @@ fn end(link: &Link, running: &Running, said: &Said, pack: Option<Digest>, result
         previous: Digest([0; 32]),
     };
     let receipt = node.receipts.sign(&node.key, receipt);
-    tracing::debug!(command = %escaped(&said.command), outcome = %receipt.outcome, number = receipt.number, "call ended");
-    let ending = Ending {
-        value: value.map(Blob),
-        failure: failure.as_ref().map(WireFailure::of),
-        receipt: Blob(receipt.into_bytes()),
-    };
+    let command = escaped(&said.command);
+    match &failure {
+        // What the owner of this machine wants to know of: somebody was refused, or a pack misbehaved.
+        Some(failure) if !matches!(failure.code, Code::CommandFailed | Code::Cancelled) => {
+            tracing::info!(operator = %running.key.operator.short(), command, outcome = %failure.code, reason = %failure.message, number = receipt.number, "call failed");
+        }
+        _ => tracing::debug!(command, outcome = %receipt.outcome, number = receipt.number, "call ended"),
+    }
+    let ending = Ending { value: value.map(Blob), failure: failure.as_ref().map(WireFailure::of), receipt: Blob(receipt.into_bytes()) };
     running.outlet.end(ending);
 }

@@ -121,7 +121,8 @@ struct Grant {
 impl Grant {
     fn power(&self) -> Result<Power, Failure> {
         Power::parse(&self.power).ok_or_else(|| {
-            Failure::new(Code::BadUsage, format!("there is no power `{}`", self.power.escape_debug())).hint("the powers are process, camera, gpu and system")
+            Failure::new(Code::BadUsage, format!("there is no power `{}`", self.power.escape_debug()))
+                .hint("the powers are process, camera, gpu and system")
         })
     }
 
@@ -148,7 +149,10 @@ pub fn main() -> ExitCode {
 /// Prints a failure; its code is the exit status.
 fn fail(failure: &Failure, json: bool) -> ExitCode {
     if json {
-        print(&json!({ "ok": false, "error": { "code": failure.code, "message": failure.message, "hint": failure.hint, "detail": null } }).to_string());
+        print(
+            &json!({ "ok": false, "error": { "code": failure.code, "message": failure.message, "hint": failure.hint, "detail": null } })
+                .to_string(),
+        );
     }
     eprint!("{}", told(failure));
     ExitCode::from(failure.code.exit())
@@ -313,14 +317,16 @@ fn change(home: &Home, json: bool, grant: &Grant, allow: bool) -> Result<(), Fai
     }
     if json {
         let file = home.join(FILE);
-        print(&Json::from_iter([
-            ("ok", json!(true)),
-            ("changed", json!(change.changed)),
-            ("file", json!(file)),
-            ("pack", change.now.json()),
-            ("notes", json!(change.notes)),
-        ])
-        .to_string());
+        print(
+            &Json::from_iter([
+                ("ok", json!(true)),
+                ("changed", json!(change.changed)),
+                ("file", json!(file)),
+                ("pack", change.now.json()),
+                ("notes", json!(change.notes)),
+            ])
+            .to_string(),
+        );
     } else {
         print(&change.now.text());
     }

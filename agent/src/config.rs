@@ -218,7 +218,9 @@ pub fn program(text: &str) -> Result<String, String> {
 
 /// Whether a variable may stand in `env`.
 pub fn variable(text: &str) -> Result<String, String> {
-    let fits = !text.is_empty() && !text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let fits = !text.is_empty()
+        && !text.starts_with(|c: char| c.is_ascii_digit())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     if fits { Ok(text.to_owned()) } else { Err(format!("`{}` is not a variable's name", text.escape_debug())) }
 }
 
@@ -254,7 +256,11 @@ where
     N: Deserialize<'de> + PartialOrd + fmt::Display,
 {
     let number = N::deserialize(from)?;
-    if number >= least && number <= most { Ok(number) } else { Err(de::Error::custom(format!("{number} is not between {least} and {most}"))) }
+    if number >= least && number <= most {
+        Ok(number)
+    } else {
+        Err(de::Error::custom(format!("{number} is not between {least} and {most}")))
+    }
 }
 
 fn memory_mib<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {

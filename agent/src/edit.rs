@@ -44,7 +44,9 @@ impl ConfigEdit {
         let bytes = read_optional(path)?.unwrap_or_default();
         let text = String::from_utf8(bytes).map_err(|_| Failure::new(Code::BadConfig, format!("read `{}`: not UTF-8", path.display())))?;
         parse_toml::<AgentConfig>(&text, path)?;
-        let document = text.parse().map_err(|error: toml_edit::TomlError| Failure::new(Code::BadConfig, format!("read `{}`: {}", path.display(), error.message())))?;
+        let document = text.parse().map_err(|error: toml_edit::TomlError| {
+            Failure::new(Code::BadConfig, format!("read `{}`: {}", path.display(), error.message()))
+        })?;
         Ok(ConfigEdit { path: path.to_owned(), document })
     }
 
@@ -132,7 +134,8 @@ fn usage(message: String) -> Failure {
 fn check(power: Power, items: &Items, allowing: bool) -> Result<(), Failure> {
     match power {
         Power::Process if allowing && items.items.is_empty() && items.only_items() => {
-            Err(usage("`process` is granted program by program: name at least one".into()).hint("such as: agent allow system process uname"))
+            Err(usage("`process` is granted program by program: name at least one".into())
+                .hint("such as: agent allow system process uname"))
         }
         Power::Process => {
             let checks = items.items.iter().map(|item| config::program(item).map(drop));
@@ -168,7 +171,8 @@ fn allow_programs(table: &mut dyn TableLike, items: &Items, notes: &mut Vec<Stri
 }
 
 fn is_there(entry: &str) -> bool {
-    Path::new(entry).is_absolute() && Path::new(entry).exists() || process::SEARCH.iter().any(|folder| Path::new(folder).join(entry).exists())
+    Path::new(entry).is_absolute() && Path::new(entry).exists()
+        || process::SEARCH.iter().any(|folder| Path::new(folder).join(entry).exists())
 }
 
 fn allow_cameras(table: &mut dyn TableLike, devices: &[String]) -> Result<(), Failure> {
@@ -183,7 +187,8 @@ fn allow_cameras(table: &mut dyn TableLike, devices: &[String]) -> Result<(), Fa
             }
         }
         Some(item) if item.as_bool() == Some(true) => {
-            return Err(usage("`camera = true` grants every camera already".into()).hint("to grant only some: agent deny PACK camera, then allow these"));
+            return Err(usage("`camera = true` grants every camera already".into())
+                .hint("to grant only some: agent deny PACK camera, then allow these"));
         }
         _ => {
             let mut camera = toml_edit::InlineTable::new();

@@ -23,6 +23,8 @@ use crate::run::Node;
 
 /// How long the relay may take to send the next part of a blob.
 const BLOB_PART: Duration = Duration::from_secs(30);
+/// How soon a change of policy is announced; calls see it at once.
+const POLICY: Duration = Duration::from_secs(1);
 /// Blobs fetched at once.
 const FETCHES: usize = 4;
 
@@ -99,7 +101,8 @@ impl Link {
     pub(crate) fn admit_channel(&self, channel: ChannelId, open: Arc<OpenChannel>) -> bool {
         let mut state = self.state();
         let operator = open.operator_id();
-        let of_operator = state.channels.values().filter(|slot| matches!(slot, Slot::Open(other) if other.operator_id() == operator)).count();
+        let of_operator =
+            state.channels.values().filter(|slot| matches!(slot, Slot::Open(other) if other.operator_id() == operator)).count();
         match state.channels.get_mut(&channel) {
             Some(slot) if of_operator < limits::CHANNELS_PER_OPERATOR => {
                 *slot = Slot::Open(open);
@@ -319,6 +322,9 @@ async fn upkeep(link: &Arc<Link>, heartbeat: Duration) {
     let node = &link.node;
     let mut beat = tokio::time::interval(heartbeat);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut policy = tokio::time::interval(POLICY);
+    policy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut denied = node.denied_powers();
     let mut prekey_at = tokio::time::Instant::now() + Duration::from_secs(limits::PREKEY_SECS);
     loop {
         tokio::select! {
@@ -340,7 +346,17 @@ async fn upkeep(link: &Arc<Link>, heartbeat: Duration) {
                 link.prekey();
                 prekey_at = tokio::time::Instant::now() + Duration::from_secs(limits::PREKEY_SECS);
             }
-            () = node.packs.changed() => link.announce(),
+            _ = policy.tick() => {
+                let now = node.denied_powers();
+                if now != denied {
+                    denied = now;
+                    link.announce();
+                }
+            }
+            () = node.packs.changed() => {
+                denied = node.denied_powers();
+                link.announce();
+            }
         }
     }
 }

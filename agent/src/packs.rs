@@ -103,7 +103,8 @@ impl Secret for CacheKey {
 /// A host as an agent's home and configuration have it.
 fn host(agent: &Path, config: &AgentConfig) -> Result<Host, Failure> {
     let (key, _) = outhaul_home::load_or_create_secret_key(&agent.join("cache.key"), || CacheKey(Zeroizing::new(random())))?;
-    let program = std::env::current_exe().map_err(|error| Failure::new(Code::Internal, format!("find the agent's own program: {error}")))?;
+    let program =
+        std::env::current_exe().map_err(|error| Failure::new(Code::Internal, format!("find the agent's own program: {error}")))?;
     Host::new(HostConfig {
         cache: Some(agent.join("cache")),
         cache_key: *key.0,
@@ -145,7 +146,9 @@ impl PackSet {
                     let others = table.by_name.values().filter(|other| other.name() != active.name()).cloned().collect::<Vec<_>>();
                     table = Table::of(others.into_iter().chain([Arc::new(active)]));
                 }
-                Err(failure) => tracing::error!(pack = name, digest = %digest.short(), reason = %failure.message, "an installed pack does not load"),
+                Err(failure) => {
+                    tracing::error!(pack = name, digest = %digest.short(), reason = %failure.message, "an installed pack does not load")
+                }
             }
         }
         Ok(PackSet { host, shelf, table: RwLock::new(Arc::new(table)), index: Mutex::new(index), embedded, changed: Notify::new() })
@@ -177,6 +180,12 @@ impl PackSet {
     #[must_use]
     pub fn announced(&self) -> Vec<AnnouncedPack> {
         self.table().by_name.values().map(|active| active.announced()).collect()
+    }
+
+    /// The active packs.
+    #[must_use]
+    pub fn active(&self) -> Vec<Arc<Active>> {
+        self.table().by_name.values().cloned().collect()
     }
 
     /// The description of a digest, if it is an active pack's.
@@ -244,7 +253,8 @@ impl PackSet {
         let mut index = self.index.lock().await;
         let Some(entry) = index.packs.get(name) else {
             return Err(if is_embedded(name) {
-                Failure::new(Code::BadParams, format!("pack `{name}` came with the agent and cannot be removed")).hint("its powers can be denied: agent deny PACK POWER")
+                Failure::new(Code::BadParams, format!("pack `{name}` came with the agent and cannot be removed"))
+                    .hint("its powers can be denied: agent deny PACK POWER")
             } else {
                 no_pack(name)
             });

@@ -102,7 +102,8 @@ impl Knowledge {
     fn of(wish: &Wish) -> Result<Self, Failure> {
         let pin = wish.fleet.as_deref().map(fingerprint).transpose()?;
         let typed = wish.code.as_deref().map(pairing::Code::parse).transpose();
-        let typed = typed.map_err(|error| Failure::new(Code::BadUsage, error.to_string()).hint("type the code as `relay pair new` shows it"))?;
+        let typed =
+            typed.map_err(|error| Failure::new(Code::BadUsage, error.to_string()).hint("type the code as `relay pair new` shows it"))?;
         Ok(match typed {
             // The first code at a relay shows no slot and has slot 1 there.
             Some(code) => Knowledge { slot: u64::from(code.slot().max(1)), code: Some(code), pin, shown: false },
@@ -125,7 +126,8 @@ impl Knowledge {
 fn fingerprint(text: &str) -> Result<KeyId, Failure> {
     let digits: String = text.chars().filter(|character| !matches!(character, ' ' | ':' | '-')).collect();
     digits.to_lowercase().parse().map_err(|_| {
-        Failure::new(Code::BadUsage, "`--fleet` is not a fleet's id of 64 hexadecimal digits").hint("`relay operator show` prints it; a part of it is not enough to pin a fleet")
+        Failure::new(Code::BadUsage, "`--fleet` is not a fleet's id of 64 hexadecimal digits")
+            .hint("`relay operator show` prints it; a part of it is not enough to pin a fleet")
     })
 }
 
@@ -203,7 +205,9 @@ fn ended(code: &str, message: &str) -> Failure {
     let message: String = escape_control(message).chars().take(SENTENCE).collect();
     let failure = Failure::new(code, if message.is_empty() { "the pairing was ended by the other side".into() } else { message });
     match code {
-        Code::NotPaired => failure.hint("check the digits and the machine they came from; each code works once, `relay pair new` makes another"),
+        Code::NotPaired => {
+            failure.hint("check the digits and the machine they came from; each code works once, `relay pair new` makes another")
+        }
         Code::Expired => failure.hint("codes live for some minutes: make a new one with `relay pair new`"),
         Code::Denied => failure.hint("an operator turned this machine away; ask them"),
         Code::Busy => failure.hint("too many machines are being paired there; try again in a moment"),
@@ -227,7 +231,8 @@ fn wished_name(wish: &Wish, config: &AgentConfig, facts: &Facts) -> Result<Optio
 /// A host's name as a node's name: its first part, what does not fit replaced by dashes.
 fn sanitised(hostname: &str) -> Option<String> {
     let first = hostname.split('.').next().unwrap_or_default().to_lowercase();
-    let plain: String = first.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(outhaul_protocol::limits::NAME).collect();
+    let plain: String =
+        first.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(outhaul_protocol::limits::NAME).collect();
     Some(plain.trim_matches('-').to_owned()).filter(|name| valid_name(name))
 }
 
@@ -274,7 +279,9 @@ pub async fn pair(home: &Home, wish: &Wish, news: &mut (dyn FnMut(News<'_>) + Se
 
 fn target(wish: &Wish, config: &AgentConfig) -> Result<Target, Failure> {
     let relay = wish.relay.as_deref().or(config.relay.as_deref());
-    let relay = relay.ok_or_else(|| Failure::new(Code::BadUsage, "which relay? none is named").hint("add --relay ws://HOST:8765 or --relay wss://HOST"))?;
+    let relay = relay.ok_or_else(|| {
+        Failure::new(Code::BadUsage, "which relay? none is named").hint("add --relay ws://HOST:8765 or --relay wss://HOST")
+    })?;
     let ca = wish.ca.clone().or_else(|| config.ca.clone());
     Ok(Target { url: RelayUrl::parse(relay)?, roots: Roots { ca }, allow_plaintext: config.allow_plaintext })
 }
@@ -284,7 +291,8 @@ async fn send(connected: &mut Connected, frame: Frame) -> Result<(), Failure> {
 }
 
 fn lost(why: &str) -> Failure {
-    Failure::new(Code::LinkLost, format!("the link to the relay was lost during the pairing: {why}")).hint("nothing was stored; try again with a new code")
+    Failure::new(Code::LinkLost, format!("the link to the relay was lost during the pairing: {why}"))
+        .hint("nothing was stored; try again with a new code")
 }
 
 /// Talks until the welcome stands. Waiting for a person, it shows life; waiting for a program, it has little patience.
@@ -313,7 +321,8 @@ async fn converse(
             }
         };
         heard = Instant::now();
-        let frame = Frame::decode(&bytes).map_err(|error| Failure::new(Code::RelayRefused, format!("the relay sends what is no frame: {error}")))?;
+        let frame = Frame::decode(&bytes)
+            .map_err(|error| Failure::new(Code::RelayRefused, format!("the relay sends what is no frame: {error}")))?;
         match run.take(frame)? {
             Step::Nothing => {}
             Step::Send(frame) => {
@@ -345,7 +354,8 @@ fn keep(home: &Home, wish: &Wish, target: &Target, node: KeyId, welcomed: &Welco
         found => found?,
     };
     if let Some(other) = before.filter(|before| *before != fleet && !wish.replace) {
-        let text = format!("this machine belongs to fleet {}, and the code is of fleet {}; nothing was changed", other.short(), fleet.short());
+        let text =
+            format!("this machine belongs to fleet {}, and the code is of fleet {}; nothing was changed", other.short(), fleet.short());
         return Err(Failure::new(Code::BadUsage, text).hint("to leave the old fleet, pair again with a new code and --replace"));
     }
     let mut config = ConfigEdit::open(&home.join(FILE))?;
@@ -358,8 +368,14 @@ fn keep(home: &Home, wish: &Wish, target: &Target, node: KeyId, welcomed: &Welco
         config.set("ca", &ca.to_string_lossy());
     }
     let reading = clock.read(unix_now());
-    let mut membership =
-        Membership::from_welcome(home, welcomed.welcome(), welcomed.node().clone(), welcomed.relays().clone(), welcomed.revoked().clone(), reading);
+    let mut membership = Membership::from_welcome(
+        home,
+        welcomed.welcome(),
+        welcomed.node().clone(),
+        welcomed.relays().clone(),
+        welcomed.revoked().clone(),
+        reading,
+    );
     membership.absorb(home)?;
     membership.store(home)?;
     config.save()?;

@@ -99,13 +99,21 @@ pub fn current_fleet(home: &Home) -> Result<Option<KeyId>, Failure> {
 }
 
 fn damaged(path: &Path, what: &str) -> Failure {
-    Failure::new(Code::BadConfig, format!("read `{}`: {what}", path.display())).hint("pair this machine again: agent pair --relay URL --code CODE --replace")
+    Failure::new(Code::BadConfig, format!("read `{}`: {what}", path.display()))
+        .hint("pair this machine again: agent pair --relay URL --code CODE --replace")
 }
 
 impl Membership {
     /// What a pairing brought, checked; nothing is on disk yet.
     #[must_use]
-    pub fn from_welcome(home: &Home, welcome: &Welcome, node: Verified<Node>, relays: Verified<Relays>, revoked: RevokedSet, now: Reading) -> Self {
+    pub fn from_welcome(
+        home: &Home,
+        welcome: &Welcome,
+        node: Verified<Node>,
+        relays: Verified<Relays>,
+        revoked: RevokedSet,
+        now: Reading,
+    ) -> Self {
         let folder = pins(home).join(welcome.fleet.id().to_string());
         let labels = node.labels();
         Membership {
@@ -150,7 +158,10 @@ impl Membership {
 
     /// Reads the fleet this machine serves.
     pub fn load(home: &Home) -> Result<Self, Failure> {
-        let unpaired = || Failure::new(Code::NotPaired, "this machine is not paired").hint("on an operator's machine: relay pair new; then here the command it prints");
+        let unpaired = || {
+            Failure::new(Code::NotPaired, "this machine is not paired")
+                .hint("on an operator's machine: relay pair new; then here the command it prints")
+        };
         Membership::load_fleet(home, current_fleet(home)?.ok_or_else(unpaired)?)
     }
 
@@ -171,17 +182,21 @@ impl Membership {
         let bytes = |name: &str, text: &str| STANDARD.decode(text).map_err(|error| format!("key `{name}`: {error}"));
         let fleet = key(&record.fleet)?;
         let successor = record.successor.map(|text| text.parse()).transpose().map_err(|error| format!("key `successor`: {error}"))?;
-        let certificate = Certificate::decode(&bytes("certificate", &record.certificate)?).map_err(|error| format!("key `certificate`: {error}"))?;
+        let certificate =
+            Certificate::decode(&bytes("certificate", &record.certificate)?).map_err(|error| format!("key `certificate`: {error}"))?;
         let nothing = RevokedSet::empty();
         let accepted = at(record.accepted.certificate);
-        let node = verify_kept_certificate(&fleet, &certificate, accepted, accepted, &nothing).map_err(|error| format!("key `certificate`: {error}"))?;
-        let relays = verify_relays(&fleet, &bytes("relays", &record.relays)?, accepted).map_err(|error| format!("key `relays`: {error}"))?;
+        let node = verify_kept_certificate(&fleet, &certificate, accepted, accepted, &nothing)
+            .map_err(|error| format!("key `certificate`: {error}"))?;
+        let relays =
+            verify_relays(&fleet, &bytes("relays", &record.relays)?, accepted).map_err(|error| format!("key `relays`: {error}"))?;
         let (revocations, revoked) = match record.revocations {
             None => (None, nothing),
             Some(text) => {
                 let wrong = |error: &dyn std::fmt::Display| format!("key `revocations`: {error}");
                 let list = RevocationList::decode(&bytes("revocations", &text)?).map_err(|error| wrong(&error))?;
-                let verified = verify_revocations(&fleet, &list, at(record.accepted.revocations), &nothing).map_err(|error| wrong(&error))?;
+                let verified =
+                    verify_revocations(&fleet, &list, at(record.accepted.revocations), &nothing).map_err(|error| wrong(&error))?;
                 // It was judged against its predecessor when it came, so here nobody's serial steps too far.
                 let revoked = nothing.follow(&verified, verified.signer()).map_err(|error| wrong(&error))?;
                 (Some(list), revoked)
@@ -189,7 +204,20 @@ impl Membership {
         };
         let publishers = record.publishers.iter().map(|text| key(text)).collect::<Result<_, _>>()?;
         let labels = node.labels();
-        Ok(Membership { folder, fleet, successor, publishers, certificate, node, labels, relays, revocations, revoked, accepted: record.accepted, state })
+        Ok(Membership {
+            folder,
+            fleet,
+            successor,
+            publishers,
+            certificate,
+            node,
+            labels,
+            relays,
+            revocations,
+            revoked,
+            accepted: record.accepted,
+            state,
+        })
     }
 
     fn keep_record(&self) -> Result<(), Failure> {
@@ -257,7 +285,9 @@ impl Membership {
         if relays.serial == self.relays.serial {
             return match relays.digest() == self.relays.digest() {
                 true => Ok(false),
-                false => Err(Failure::new(Code::BadSignature, format!("the fleet key signed two lists of relays with serial {}", relays.serial))),
+                false => {
+                    Err(Failure::new(Code::BadSignature, format!("the fleet key signed two lists of relays with serial {}", relays.serial)))
+                }
             };
         }
         clock.saw(relays.iat, own).map_err(|error| Failure::new(Code::Expired, error.to_string()))?;

@@ -267,7 +267,8 @@ mod tests {
 
     #[test]
     fn a_digest_is_granted_whatever_its_name_and_no_table_undoes_a_refusal() {
-        let text = format!("[packs.\"sha256:{}\"]\ncamera = {{ devices = [\"video0\"] }}\ngpu = true\n[packs.x]\ngpu = false", hex::encode(MINE));
+        let text =
+            format!("[packs.\"sha256:{}\"]\ncamera = {{ devices = [\"video0\"] }}\ngpu = true\n[packs.x]\ngpu = false", hex::encode(MINE));
         let policy = policy(&text);
         assert_eq!(policy.grants("y", &MINE, false).camera.expect("granted").devices, ["video0"]);
         assert!(!policy.grants("x", &MINE, false).gpu);

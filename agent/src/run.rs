@@ -152,16 +152,24 @@ impl Node {
         membership.accept_notice(kind, signed, chain, &mut clock, unix_now())
     }
 
+    /// The powers that active packs ask for and policy does not grant, as `pack:power`, for people who look from afar.
+    pub(crate) fn denied_powers(&self) -> String {
+        let mut denied = Vec::new();
+        for active in self.packs.active() {
+            let grants = self.policy.grants_for(active.name(), &active.digest().0, active.embedded());
+            let missing = active.powers().iter().filter(|power| !crate::policy::is_granted(&grants, **power));
+            denied.extend(missing.map(|power| format!("{}:{}", active.name(), power.name())));
+        }
+        denied.sort();
+        denied.join(" ")
+    }
+
     /// A signed announce of what there is now.
     pub(crate) fn announce(&self) -> Vec<u8> {
         let serial = self.announces.fetch_add(1, Ordering::Relaxed) + 1;
-        let content = AnnounceContent {
-            boot_count: self.boot_count,
-            seq: serial,
-            facts: self.facts.clone(),
-            packs: self.packs.announced(),
-            counters: None,
-        };
+        let mut facts = self.facts.clone();
+        facts.insert(outhaul_protocol::native::DENIED_FACT.to_owned(), self.denied_powers());
+        let content = AnnounceContent { boot_count: self.boot_count, seq: serial, facts, packs: self.packs.announced(), counters: None };
         let announce = Announce {
             iss: self.id,
             aud: self.fleet_id(),
@@ -191,9 +199,10 @@ impl Node {
             clock.tick(unix_now());
             clock.floor()
         };
-        let kept = self.receipts.keep(false).and_then(|()| {
-            self.membership.write().unwrap_or_else(PoisonError::into_inner).keep_clock_floor(floor)
-        });
+        let kept = self
+            .receipts
+            .keep(false)
+            .and_then(|()| self.membership.write().unwrap_or_else(PoisonError::into_inner).keep_clock_floor(floor));
         if let Err(failure) = kept {
             tracing::error!(reason = %failure.message, "cannot keep the agent's state");
         }
@@ -215,7 +224,8 @@ pub(crate) fn heartbeat() -> Vec<u8> {
         memory_total: summary.memory_total,
         utilization: summary.utilization,
     });
-    Heartbeat { cpu_percent: figures.cpu_percent, memory_percent: figures.memory_percent, uptime_secs: figures.uptime_secs, gpus }.to_bytes()
+    Heartbeat { cpu_percent: figures.cpu_percent, memory_percent: figures.memory_percent, uptime_secs: figures.uptime_secs, gpus }
+        .to_bytes()
 }
 
 /// Runs until told to stop, or until the relay refuses this node for good.

@@ -129,10 +129,14 @@ impl Shelf {
     /// Reads a component; bytes that are not the digest's are refused.
     pub fn get(&self, digest: Digest) -> Result<Bytes, Failure> {
         let path = self.blob(digest);
-        let bytes = outhaul_home::read_optional(&path)?.ok_or_else(|| Failure::new(Code::PackRejected, format!("read `{}`: there is no such file", path.display())))?;
+        let bytes = outhaul_home::read_optional(&path)?
+            .ok_or_else(|| Failure::new(Code::PackRejected, format!("read `{}`: there is no such file", path.display())))?;
         match sha256(&bytes) == digest {
             true => Ok(bytes.into()),
-            false => Err(Failure::new(Code::DigestMismatch, format!("read `{}`: its content is another than its name says", path.display())).hint("deploy the pack again")),
+            false => {
+                Err(Failure::new(Code::DigestMismatch, format!("read `{}`: its content is another than its name says", path.display()))
+                    .hint("deploy the pack again"))
+            }
         }
     }
 
@@ -210,7 +214,9 @@ mod tests {
 
     #[test]
     fn the_index_reads_back() {
-        let index = Index { packs: [("thermal".to_owned(), entry(1, 2, &[2, 1])), ("gpu".to_owned(), Entry { active: None, ..entry(0, 3, &[3]) })].into() };
+        let index = Index {
+            packs: [("thermal".to_owned(), entry(1, 2, &[2, 1])), ("gpu".to_owned(), Entry { active: None, ..entry(0, 3, &[3]) })].into(),
+        };
         let text = toml::to_string(&index).expect("written");
         assert_eq!(toml::from_str::<Index>(&text).expect("read"), index);
     }

@@ -37,7 +37,9 @@ impl PackGrants {
         let table = policy.config.packs.get(&PackKey::Name(name.to_owned()));
         let remark = table.filter(|table| !belongs(table, digest, embedded)).map(|table| match table.digest {
             Some(other) => format!("[packs.{name}] is for version {}, another is active; grant anew what this one may", other.short()),
-            None => format!("[packs.{name}] names no digest, so it grants nothing: anybody who deploys can take a name; use `agent allow {name} …`"),
+            None => format!(
+                "[packs.{name}] names no digest, so it grants nothing: anybody who deploys can take a name; use `agent allow {name} …`"
+            ),
         });
         PackGrants { name: name.to_owned(), digest: Some(digest), embedded, grants, remark }
     }
@@ -124,7 +126,13 @@ impl Effective {
             .into_iter()
             .filter_map(|name| active_of(&index, &name).map(|(digest, embedded)| PackGrants::of(&policy, &name, digest, embedded)))
             .collect();
-        let missing = policy.config.packs.keys().filter(|key| !packs.iter().any(|pack| covers(pack, key))).map(|key| absent(&policy, key)).collect::<Vec<_>>();
+        let missing = policy
+            .config
+            .packs
+            .keys()
+            .filter(|key| !packs.iter().any(|pack| covers(pack, key)))
+            .map(|key| absent(&policy, key))
+            .collect::<Vec<_>>();
         packs.extend(missing);
         Ok(Effective { file: policy.path, packs })
     }
@@ -216,7 +224,12 @@ struct Whose {
 
 impl Whose {
     fn of(index: &Index, pack: &str, allow: bool) -> Result<Self, Failure> {
-        let wrong = || Failure::new(Code::BadUsage, format!("`{}` is neither a pack's name nor sha256: and 64 hexadecimal digits", pack.escape_debug()));
+        let wrong = || {
+            Failure::new(
+                Code::BadUsage,
+                format!("`{}` is neither a pack's name nor sha256: and 64 hexadecimal digits", pack.escape_debug()),
+            )
+        };
         let key = PackKey::parse(pack).ok_or_else(wrong)?;
         let whose = |key: PackKey, pin, digest| Whose { name: pack.to_owned(), key, pin, digest, note: None };
         let PackKey::Name(name) = &key else {
@@ -231,7 +244,10 @@ impl Whose {
             }
             Some((digest, false)) if is_embedded(name) => {
                 let granted = whose(PackKey::Digest(digest), None, Some((digest, false)));
-                Ok(Whose { note: Some(format!("a deployed version of `{name}` is active; this is about that version, {}", digest.short())), ..granted })
+                Ok(Whose {
+                    note: Some(format!("a deployed version of `{name}` is active; this is about that version, {}", digest.short())),
+                    ..granted
+                })
             }
             Some((digest, false)) => Ok(whose(key, Some(digest), Some((digest, false)))),
             // Denying needs no version: what narrows counts for the name.
@@ -263,7 +279,10 @@ impl Status {
         let key = home.join("agent/agent.key");
         let node = if key.exists() { Some(outhaul_home::read_secret_key::<SecretKey>(&key)?.id().to_string()) } else { None };
         let membership = pins::current_fleet(home)?.map(|_| Membership::load(home)).transpose()?;
-        let packs = names(&index).into_iter().filter_map(|name| active_of(&index, &name).map(|(digest, embedded)| (name, digest, embedded))).collect();
+        let packs = names(&index)
+            .into_iter()
+            .filter_map(|name| active_of(&index, &name).map(|(digest, embedded)| (name, digest, embedded)))
+            .collect();
         Ok(Status { node, running: running(home), relay: policy.config.relay, membership, packs })
     }
 
@@ -293,7 +312,11 @@ impl Status {
             Some(None) => "yes".to_owned(),
             Some(Some(pid)) => format!("yes, process {pid}"),
         };
-        let packs: Vec<String> = self.packs.iter().map(|(name, digest, embedded)| if *embedded { name.clone() } else { format!("{name} ({})", digest.short()) }).collect();
+        let packs: Vec<String> = self
+            .packs
+            .iter()
+            .map(|(name, digest, embedded)| if *embedded { name.clone() } else { format!("{name} ({})", digest.short()) })
+            .collect();
         let (name, fleet) = match &self.membership {
             Some(membership) => (membership.labels().name.clone(), membership.fleet().id().to_string()),
             None => ("not paired; on an operator's machine: relay pair new".to_owned(), none()),

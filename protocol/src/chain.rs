@@ -103,7 +103,9 @@ pub fn verify_chain(fleet: &PublicKey, chain: &[Blob], clock: Reading, revoked: 
             Some(before) if before.delegate => &before.holder,
             Some(_) => return Err(ChainError::NotDelegated { link }),
         };
-        let grant = Signed::<Grant>::from_bytes(&bytes.0).and_then(|grant| grant.verify(signer)).map_err(|source| ChainError::Link { link, source })?;
+        let grant = Signed::<Grant>::from_bytes(&bytes.0)
+            .and_then(|grant| grant.verify(signer))
+            .map_err(|source| ChainError::Link { link, source })?;
         if grant.aud != fleet.id() {
             return Err(ChainError::Fleet { link, found: grant.aud });
         }
@@ -205,7 +207,14 @@ impl Authority {
     }
 
     /// Whether the holder may call this on this node now, shown this way. The last word before policy.
-    pub fn allows_call(&self, command: &str, evidence: Evidence, node: &NodeLabels, clock: Reading, revoked: &RevokedSet) -> Result<(), Refusal> {
+    pub fn allows_call(
+        &self,
+        command: &str,
+        evidence: Evidence,
+        node: &NodeLabels,
+        clock: Reading,
+        revoked: &RevokedSet,
+    ) -> Result<(), Refusal> {
         self.stands(clock, revoked)?;
         let demand = demand(command);
         match revoked.next() {

@@ -219,7 +219,10 @@ mod tests {
             version: "0.1.0".into(),
             digest: [7; 32],
             powers: vec!["process".into()],
-            interfaces: vec![Interface { name: "system".into(), doc: Some("The machine.".into()) }, Interface { name: "x".into(), doc: None }],
+            interfaces: vec![
+                Interface { name: "system".into(), doc: Some("The machine.".into()) },
+                Interface { name: "x".into(), doc: None },
+            ],
             commands: vec![system_run(), Command { params: vec![field("p", ty)], ..system_run() }],
         }
     }

@@ -38,7 +38,10 @@ pub fn commands() -> Vec<Command> {
         command(
             INSTALL,
             "Fetches a component from the relay by its digest, checks, compiles and activates it.",
-            vec![text("digest", "SHA-256 of the component, in hexadecimal digits"), field("size", "its length in bytes", Type::Int(IntType::U64))],
+            vec![
+                text("digest", "SHA-256 of the component, in hexadecimal digits"),
+                field("size", "its length in bytes", Type::Int(IntType::U64)),
+            ],
             installed(),
         ),
         command(LIST, "All packs of this node, active or not.", vec![], Type::List(Box::new(listed()))),

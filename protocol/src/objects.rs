@@ -17,8 +17,8 @@ pub(crate) mod samples;
 
 pub use call::{Call, Control, Evidence, LaneBytes, Link, Opening, Pair, Receipt};
 pub use claims::{
-    ClaimsError, NodeLabels, check_command_pattern, check_label_pattern, check_name_pattern, check_selector, command_matches, label_matches,
-    name_matches, valid_label_value, valid_name,
+    ClaimsError, NodeLabels, check_command_pattern, check_label_pattern, check_name_pattern, check_selector, command_matches,
+    label_matches, name_matches, valid_label_value, valid_name,
 };
 pub use fleet::{Enrol, Grant, HolderKind, Relays, Revocations, Rights};
 pub use node::{Announce, Certificate, Node, Prekey, RevocationList};

@@ -175,8 +175,12 @@ impl From<PairingError> for Failure {
     fn from(error: PairingError) -> Self {
         let failure = Failure::new(error.code(), error.to_string());
         match error {
-            PairingError::WrongCode | PairingError::UsedUp => failure.hint("check the digits and the machine they came from; `relay pair new` makes a new code"),
-            PairingError::Chain(_) | PairingError::Time(_) if failure.code == error::Code::Expired => failure.hint("check this machine's clock"),
+            PairingError::WrongCode | PairingError::UsedUp => {
+                failure.hint("check the digits and the machine they came from; `relay pair new` makes a new code")
+            }
+            PairingError::Chain(_) | PairingError::Time(_) if failure.code == error::Code::Expired => {
+                failure.hint("check this machine's clock")
+            }
             _ => failure,
         }
     }

@@ -285,6 +285,5 @@ impl<T> Deref for Verified<T> {
     }
 }
 
-
 #[cfg(test)]
 mod tests;

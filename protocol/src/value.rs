@@ -82,10 +82,7 @@ impl Value {
     /// What stands in a result for its `stream<u8>`: length and SHA-256 of the bytes that went over the result lane.
     #[must_use]
     pub fn stream(bytes: u64, sha256: [u8; 32]) -> Value {
-        Value::Map(vec![
-            ("bytes".into(), Value::Int(bytes.into())),
-            ("sha256".into(), Value::Text(hex::encode(sha256))),
-        ])
+        Value::Map(vec![("bytes".into(), Value::Int(bytes.into())), ("sha256".into(), Value::Text(hex::encode(sha256)))])
     }
 
     /// Length and SHA-256 of a stream, when this is what [`Value::stream`] makes.
@@ -218,8 +215,17 @@ pub(crate) mod tests {
             ("list".into(), Value::Array(vec![Value::Int(1), Value::Null])),
         ]);
         let hex = concat!(
-            "aa", "646e756c6cf6", "63796573f5", "63696e741bffffffffffffffff", "636e65673b7fffffffffffffff", "6468616c66f93800",
-            "636e616ef97e00", "63696e66f9fc00", "647465787462c3bc", "6562797465734200ff", "646c6973748201f6",
+            "aa",
+            "646e756c6cf6",
+            "63796573f5",
+            "63696e741bffffffffffffffff",
+            "636e65673b7fffffffffffffff",
+            "6468616c66f93800",
+            "636e616ef97e00",
+            "63696e66f9fc00",
+            "647465787462c3bc",
+            "6562797465734200ff",
+            "646c6973748201f6",
         );
         assert_eq!(hex::encode(value.to_cbor()), hex);
         let back = Value::from_cbor(&value.to_cbor()).unwrap();

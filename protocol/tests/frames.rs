@@ -72,6 +72,7 @@ fn asks() -> Vec<(&'static str, Ask)> {
         ("ask-nodes", Ask::Nodes { lookup: Lookup { id: None, name: Some("bench-1".into()) } }),
         ("ask-description", Ask::Description { digest }),
         ("ask-status", Ask::Status {}),
+        ("ask-nodes-after", Ask::NodesAfter { lookup: Lookup::default(), after: KeyId([2; 32]) }),
         ("ask-pair-new", Ask::PairNew { ttl_secs: 300 }),
         ("ask-pair-detached", Ask::PairDetached { ttl_secs: 300, name: Maybe(None) }),
         ("ask-pair-list", Ask::PairList {}),

@@ -133,13 +133,17 @@ fn runtime(builder: &mut Builder) -> Result<Runtime, Failure> {
 async fn within(context: &Context, command: Command) -> Result<u8, Failure> {
     let carried = matches!(
         command,
-        Command::Invoke(_) | Command::Run(_) | Command::Nodes(Nodes { command: Some(NodesCommand::Invoke { .. }) }) | Command::Pack(_) | Command::Ping { .. }
+        Command::Invoke(_)
+            | Command::Run(_)
+            | Command::Nodes(Nodes { command: Some(NodesCommand::Invoke { .. }) })
+            | Command::Pack(_)
+            | Command::Ping { .. }
     );
     match context.global.timeout.filter(|_| !carried) {
         None => dispatch(context, command).await,
-        Some(limit) => tokio::time::timeout(limit, dispatch(context, command)).await.unwrap_or_else(|_| {
-            Err(Failure::new(Code::Deadline, format!("it took longer than {} s", limit.as_secs_f64())))
-        }),
+        Some(limit) => tokio::time::timeout(limit, dispatch(context, command))
+            .await
+            .unwrap_or_else(|_| Err(Failure::new(Code::Deadline, format!("it took longer than {} s", limit.as_secs_f64())))),
     }
 }
 
@@ -216,7 +220,8 @@ fn serve(context: &Context, how: Serve) -> Result<u8, Failure> {
     let fleet = how.fleet.as_deref().map(str::parse).transpose().map_err(|error| {
         Failure::new(Code::BadUsage, format!("`--fleet`: {error}")).hint("`relay init` printed the fleet's key on its owner's machine")
     })?;
-    let options = ServeOptions { listen: how.listen, fleet, tls_cert: how.tls_cert, tls_key: how.tls_key, allow_plaintext: how.allow_plaintext };
+    let options =
+        ServeOptions { listen: how.listen, fleet, tls_cert: how.tls_cert, tls_key: how.tls_key, allow_plaintext: how.allow_plaintext };
     let runtime = runtime(Builder::new_multi_thread().enable_all())?;
     runtime.block_on(async {
         let shutdown = CancellationToken::new();

@@ -175,8 +175,12 @@ fn both(tls: (Option<PathBuf>, Option<PathBuf>)) -> Result<Option<(PathBuf, Path
     match tls {
         (Some(cert), Some(key)) => Ok(Some((cert, key))),
         (None, None) => Ok(None),
-        (Some(_), None) => Err(Failure::new(Code::BadConfig, "a TLS certificate without its key").hint("give --tls-key, or tls_key in relay.toml, too")),
-        (None, Some(_)) => Err(Failure::new(Code::BadConfig, "a TLS key without its certificate").hint("give --tls-cert, or tls_cert in relay.toml, too")),
+        (Some(_), None) => {
+            Err(Failure::new(Code::BadConfig, "a TLS certificate without its key").hint("give --tls-key, or tls_key in relay.toml, too"))
+        }
+        (None, Some(_)) => {
+            Err(Failure::new(Code::BadConfig, "a TLS key without its certificate").hint("give --tls-cert, or tls_cert in relay.toml, too"))
+        }
     }
 }
 
@@ -208,7 +212,9 @@ mod tests {
     #[test]
     fn flags_override_the_file() {
         let key = SecretKey::generate().public();
-        let text = format!("listen = \"127.0.0.1:1\"\nfleet = \"{key}\"\ntls_cert = \"a.pem\"\ntls_key = \"/k.pem\"\n[pairing]\npairing_timeout_secs = 60");
+        let text = format!(
+            "listen = \"127.0.0.1:1\"\nfleet = \"{key}\"\ntls_cert = \"a.pem\"\ntls_key = \"/k.pem\"\n[pairing]\npairing_timeout_secs = 60"
+        );
         let settings = merged(&text, &ServeOptions::default()).expect("reads");
         assert_eq!((settings.fleet, settings.code_ttl_secs), (Some(key), 60));
         assert_eq!(settings.tls, Some(("/x/relay/a.pem".into(), "/k.pem".into())));

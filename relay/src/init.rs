@@ -23,6 +23,9 @@ use outhaul_protocol::time::Reading;
 use crate::config::Settings;
 use crate::operator::{Room, now};
 
+/// New files: what each is, and where.
+pub type Files = Vec<(&'static str, PathBuf)>;
+
 /// How long the owner's own grant lasts: the fleet key lies beside it, so a shorter one would protect from nothing.
 const OWNER_SECS: u64 = 10 * 365 * 24 * 3600;
 /// The relay's own grant is renewed when less than this is left of its thirty days.
@@ -36,7 +39,7 @@ pub struct Made {
     /// the operator's key here
     pub operator: PublicKey,
     /// what each new file is
-    pub files: Vec<(&'static str, PathBuf)>,
+    pub files: Files,
 }
 
 impl fmt::Display for Made {
@@ -52,8 +55,11 @@ impl fmt::Display for Made {
 pub fn init_owner(home: &Home) -> Result<Made, Failure> {
     let room = Room::of(home);
     if let (Some(pinned), None) = (room.fleet_pin()?, room.fleet_key()?) {
-        return Err(Failure::new(Code::BadConfig, format!("`{}` already belongs to fleet {}, whose key is kept elsewhere", room.path("").display(), pinned.id().short()))
-            .hint("use another `--home` for a fleet of your own"));
+        return Err(Failure::new(
+            Code::BadConfig,
+            format!("`{}` already belongs to fleet {}, whose key is kept elsewhere", room.path("").display(), pinned.id().short()),
+        )
+        .hint("use another `--home` for a fleet of your own"));
     }
     home.operator()?;
     let mut files = Vec::new();
@@ -72,7 +78,7 @@ pub fn init_owner(home: &Home) -> Result<Made, Failure> {
     Ok(Made { fleet: fleet.public(), operator: operator.public(), files })
 }
 
-fn note(files: &mut Vec<(&'static str, PathBuf)>, new: bool, what: &'static str, path: PathBuf) {
+fn note(files: &mut Files, new: bool, what: &'static str, path: PathBuf) {
     if new {
         files.push((what, path));
     }
@@ -118,7 +124,7 @@ pub struct Identity {
     /// whether the fleet key lies in this home, so that the relay may renew grants and list itself
     pub owner_here: bool,
     /// what this start made
-    pub made: Vec<(&'static str, PathBuf)>,
+    pub made: Files,
 }
 
 /// Who the relay of this home is: by its configuration when that names a fleet, else by what lies in the home, else a
@@ -154,7 +160,7 @@ pub fn set_up_one_machine(home: &Home) -> Result<Identity, Failure> {
 const ENROL_KEY: &str = "relay/enrol.key";
 const ENROL_CHAIN: &str = "relay/enrol.chain";
 
-fn relay_key(home: &Home) -> Result<(SecretKey, Vec<(&'static str, PathBuf)>), Failure> {
+fn relay_key(home: &Home) -> Result<(SecretKey, Files), Failure> {
     let path = home.relay()?.join("relay.key");
     let (key, new) = load_or_create_secret_key(&path, SecretKey::generate)?;
     let mut made = Vec::new();
@@ -227,7 +233,8 @@ fn is_loopback(url: &str) -> bool {
 fn relist(home: &Home, relay: &PublicKey, urls: impl FnOnce(&mut Vec<String>)) -> Result<Verified<Relays>, Failure> {
     let room = Room::of(home);
     let key = room.fleet_key()?.ok_or_else(|| {
-        Failure::new(Code::BadConfig, "sign the list of relays: the fleet key is not in this home").hint("run `relay use` where `relay init` was run")
+        Failure::new(Code::BadConfig, "sign the list of relays: the fleet key is not in this home")
+            .hint("run `relay use` where `relay init` was run")
     })?;
     let fleet = room.fleet()?;
     let known = fleet.relays.clone();

@@ -36,7 +36,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// Serves until `shutdown` is cancelled, then drains.
 pub async fn run(home: &Home, options: ServeOptions, shutdown: CancellationToken) -> Result<(), Failure> {
     let relay = start(home, options, shutdown).await?;
-    eprintln!("relay {} listens on {}", relay.key().id().short(), relay.url());
+    eprintln!("relay {} listens on {}", relay.key().id(), relay.url());
     relay.join().await
 }
 
@@ -76,7 +76,7 @@ pub async fn start(home: &Home, options: ServeOptions, shutdown: CancellationTok
         eprintln!("made {what}: {}", path.display());
     }
     if !identity.made.is_empty() {
-        eprintln!("the fleet's key is {}", identity.fleet);
+        eprintln!("the fleet's key is {} (fingerprint {})", identity.fleet, identity.fleet.id());
     }
     raise_file_limit();
     let listener = listen(settings.listen).await?;
@@ -128,7 +128,9 @@ async fn listen(at: SocketAddr) -> Result<TcpListener, Failure> {
 fn cannot_listen(at: SocketAddr, error: &std::io::Error) -> Failure {
     let failure = Failure::new(Code::BadConfig, format!("listen on `{at}`: {error}"));
     match error.kind() {
-        std::io::ErrorKind::AddrInUse => failure.hint("another program listens there; choose another with --listen, port 0 takes a free one"),
+        std::io::ErrorKind::AddrInUse => {
+            failure.hint("another program listens there; choose another with --listen, port 0 takes a free one")
+        }
         _ => failure,
     }
 }
@@ -246,11 +248,9 @@ mod tests {
 
     #[test]
     fn a_listener_on_every_address_is_reached_on_this_machine() {
-        for (local, tls, url) in [
-            ("0.0.0.0:1", false, "ws://127.0.0.1:1"),
-            ("[::]:2", true, "wss://[::1]:2"),
-            ("192.0.2.7:3", true, "wss://192.0.2.7:3"),
-        ] {
+        for (local, tls, url) in
+            [("0.0.0.0:1", false, "ws://127.0.0.1:1"), ("[::]:2", true, "wss://[::1]:2"), ("192.0.2.7:3", true, "wss://192.0.2.7:3")]
+        {
             assert_eq!(url_of(local.parse().expect(local), tls).expect(local).to_string(), url);
         }
     }

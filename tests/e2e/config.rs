@@ -31,7 +31,8 @@ fn a_relays_mistakes_are_named() -> Result<()> {
     let mut stage = Stage::start()?;
     stage.relay.take().unwrap().stop()?;
     let file = stage.home.path().join("relay/relay.toml");
-    for (text, word) in [("lissten = \"x\"\n", "lissten"), ("listen = 5\n", "listen"), ("[pairing]\ncode_ttl_secs = -1\n", "code_ttl_secs")] {
+    for (text, word) in [("lissten = \"x\"\n", "lissten"), ("listen = 5\n", "listen"), ("[pairing]\ncode_ttl_secs = -1\n", "code_ttl_secs")]
+    {
         std::fs::write(&file, text)?;
         let ran = stage.run(&["serve", "--listen", "127.0.0.1:0"])?.exits(2)?;
         assert!(ran.stderr.contains("relay.toml") && ran.stderr.contains(word), "{}", ran.stderr);

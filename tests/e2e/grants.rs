@@ -41,7 +41,9 @@ fn a_grant_allows_its_commands_on_its_nodes_and_nothing_else() -> Result<()> {
     guest.granted(&stage, &["--commands", "system.info", "--nodes", "one"])?;
     guest.run(&["invoke", "one", "system.info"])?.ok()?;
     guest.run(&["ping", "one"])?.ok()?;
-    for denied in [&["invoke", "one", "gpu.list"][..], &["invoke", "two", "system.info"], &["run", "one", "--", "id"], &["pack", "list", "one"]] {
+    for denied in
+        [&["invoke", "one", "gpu.list"][..], &["invoke", "two", "system.info"], &["run", "one", "--", "id"], &["pack", "list", "one"]]
+    {
         let ran = guest.run(&[&["--json"], denied].concat())?;
         assert!(ran.code == 3 || ran.code == 255, "{denied:?} ended {}: {}{}", ran.code, ran.stdout, ran.stderr);
         assert_eq!(ran.json()?["error"]["code"], "not_granted", "{denied:?}");

@@ -40,7 +40,9 @@ fn a_pack_the_agent_never_saw_answers_at_once() -> Result<()> {
 #[test]
 fn a_swap_and_a_rollback_change_the_answers_and_survive_a_restart() -> Result<()> {
     let (stage, mut node) = with("fixtures/echo")?;
-    let say = |stage: &Stage| -> Result<String> { Ok(invoke(stage, &["echo.say", "text=hello"])?["result"].as_str().unwrap_or_default().to_owned()) };
+    let say = |stage: &Stage| -> Result<String> {
+        Ok(invoke(stage, &["echo.say", "text=hello"])?["result"].as_str().unwrap_or_default().to_owned())
+    };
     assert_eq!(say(&stage)?, "hello");
     deploy(&stage, "fixtures/echo-next")?;
     let next = say(&stage)?;

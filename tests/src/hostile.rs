@@ -295,13 +295,20 @@ impl State {
 
 fn cut(frame: &[u8]) -> Option<Vec<u8>> {
     match ChannelFrame::peek(frame)?.ok()? {
-        ChannelFrame::Open { channel, node, noise } => Some(ChannelFrame::Open { channel, node, noise: &noise[..noise.len() - 1] }.encode()),
+        ChannelFrame::Open { channel, node, noise } => {
+            Some(ChannelFrame::Open { channel, node, noise: &noise[..noise.len() - 1] }.encode())
+        }
         ChannelFrame::Data { channel, noise } => Some(ChannelFrame::Data { channel, noise: &noise[..noise.len() - 1] }.encode()),
         ChannelFrame::Close { .. } => None,
     }
 }
 
-async fn serve(mut socket: outhaul_link::Socket, proven: outhaul_protocol::handshake::Proven, state: &Mutex<State>, changed: &Notify) -> Result<()> {
+async fn serve(
+    mut socket: outhaul_link::Socket,
+    proven: outhaul_protocol::handshake::Proven,
+    state: &Mutex<State>,
+    changed: &Notify,
+) -> Result<()> {
     let id = proven.key.id();
     let found = (proven.role == Role::Operator).then(|| lock(state).records());
     let welcome = Frame::Welcome { session: 1, window: 4 << 20, heartbeat_ms: 15_000, found: Maybe(found) };
@@ -411,7 +418,8 @@ fn channel_frame(state: &mut State, peer: &Peer, role: Role, frame: ChannelFrame
     let Some(to) = to else { return };
     let mut frame = bytes.to_vec();
     if state.mischief == Some(Mischief::CrossChannels)
-        && let ChannelFrame::Data { channel, noise } = ChannelFrame::peek(bytes).and_then(Result::ok).unwrap_or(ChannelFrame::Close { channel, code: "" })
+        && let ChannelFrame::Data { channel, noise } =
+            ChannelFrame::peek(bytes).and_then(Result::ok).unwrap_or(ChannelFrame::Close { channel, code: "" })
         && let Some(other) = state.routes.keys().find(|other| **other != channel)
     {
         frame = ChannelFrame::Data { channel: *other, noise }.encode();

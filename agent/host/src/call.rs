@@ -61,9 +61,9 @@ impl Pack {
     /// the error as its detail.
     pub async fn call(&self, request: CallRequest) -> Result<Value, Failure> {
         let CallRequest { command, params, grants, io, deadline, cancel, label, output_limit, shared_only } = request;
-        let export = self.export(&command).ok_or_else(|| {
-            Failure::new(Code::UnknownCommand, format!("pack `{}` has no command `{}`", self.name(), brief(&command)))
-        })?;
+        let export = self
+            .export(&command)
+            .ok_or_else(|| Failure::new(Code::UnknownCommand, format!("pack `{}` has no command `{}`", self.name(), brief(&command))))?;
         let params = convert::params(params, &export.command)?;
         let deadline = Deadline::of(deadline, grants.time);
         let _running = self.engines.ticker.running();
@@ -154,8 +154,11 @@ impl Pack {
         }
         if state.ceiling.reached() {
             let mib = state.ceiling.memory() >> 20;
-            return Failure::new(Code::LimitMemory, format!("`{command}` of pack `{pack}` wanted more than the {mib} MiB of memory it may have"))
-                .hint("the machine's owner can raise `memory_mib` in agent.toml");
+            return Failure::new(
+                Code::LimitMemory,
+                format!("`{command}` of pack `{pack}` wanted more than the {mib} MiB of memory it may have"),
+            )
+            .hint("the machine's owner can raise `memory_mib` in agent.toml");
         }
         // The engine keeps this error's type to itself.
         if chain().any(|text| text.contains("fuel allocated for hostcalls")) {
@@ -179,7 +182,8 @@ impl Pack {
     }
 
     fn too_much_of(&self, state: &State, command: &str) -> Failure {
-        let text = format!("`{command}` of pack `{}` sent more than the {} bytes of output a call may have", self.name(), state.sink.limit());
+        let text =
+            format!("`{command}` of pack `{}` sent more than the {} bytes of output a call may have", self.name(), state.sink.limit());
         Failure::new(Code::LimitOutput, text).hint("the machine's owner can raise `output_mib` in agent.toml")
     }
 }

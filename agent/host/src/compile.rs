@@ -14,7 +14,7 @@ use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::limits::PACK;
 use outhaul_protocol::text::escape_control;
 use rustix::process::{Resource, Rlimit, setrlimit};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
 use crate::engine::{Kind, compiling};
@@ -44,9 +44,9 @@ impl Compiler {
     /// Compiles a component; `pack` is its name for the sentence that says why not.
     pub(crate) async fn compile(&self, pack: &str, wasm: Bytes) -> Result<Artefact, Failure> {
         let said = match self {
-            Compiler::InProcess => {
-                tokio::task::spawn_blocking(move || compile(&wasm)).await.unwrap_or_else(|error| Err(format!("the compiler failed: {error}")))
-            }
+            Compiler::InProcess => tokio::task::spawn_blocking(move || compile(&wasm))
+                .await
+                .unwrap_or_else(|error| Err(format!("the compiler failed: {error}"))),
             Compiler::Child { program, args } => in_child(program, args, wasm).await,
         };
         said.map_err(|why| Failure::new(Code::PackRejected, format!("pack `{pack}` does not compile: {why}")))
@@ -84,17 +84,11 @@ async fn in_child(program: &Path, args: &[OsString], wasm: Bytes) -> Result<Arte
         // A compiler that gives up early closes its end; what it says counts, not our failed write.
         drop(stdin.write_all(&wasm).await);
     };
-    let (mut code, mut says) = (Vec::new(), Vec::new());
     let work = async {
-        let mut stdout = stdout.take(limits::ARTEFACT + 1);
-        let mut stderr = stderr.take(limits::COMPILER_SAYS);
-        let ((), read, _) = tokio::join!(feed, stdout.read_to_end(&mut code), stderr.read_to_end(&mut says));
-        read?;
-        // What it goes on saying must not block it.
-        drop((stdout, stderr));
-        child.wait().await
+        let ((), code, says) = tokio::join!(feed, beginning(stdout, limits::ARTEFACT + 1), beginning(stderr, limits::COMPILER_SAYS));
+        std::io::Result::Ok((child.wait().await?, code?, says?))
     };
-    let status = tokio::time::timeout(limits::COMPILER_TIME, work)
+    let (status, mut code, says) = tokio::time::timeout(limits::COMPILER_TIME, work)
         .await
         .map_err(|_| format!("it took longer than {} s", limits::COMPILER_TIME.as_secs()))?
         .map_err(|error| format!("the compiler's answer could not be read: {error}"))?;
@@ -111,6 +105,14 @@ async fn in_child(program: &Path, args: &[OsString], wasm: Bytes) -> Result<Arte
     let kind = code.first().copied().and_then(Kind::of_tag).ok_or("the compiler answered nothing sensible")?;
     code.remove(0);
     Ok(Artefact { kind, code })
+}
+
+/// The first bytes of what a child writes. The rest is read and forgotten: a child must not wait for a reader who has seen enough.
+async fn beginning(pipe: impl AsyncRead + Unpin, most: u64) -> std::io::Result<Vec<u8>> {
+    let (mut bytes, mut pipe) = (Vec::new(), pipe.take(most));
+    pipe.read_to_end(&mut bytes).await?;
+    tokio::io::copy(&mut pipe.into_inner(), &mut tokio::io::sink()).await?;
+    Ok(bytes)
 }
 
 fn start(program: &Path, args: &[OsString]) -> std::io::Result<Child> {

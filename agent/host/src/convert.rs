@@ -234,5 +234,51 @@ fn bytes(items: &[Val]) -> Result<Vec<u8>, Failure> {
 }
 
 fn too_many() -> Failure {
-    Failure::new(Code::TooLarge, format!("the result has more than {VALUE_ITEMS} items")).hint("the pack should return less at once, or a stream")
+    Failure::new(Code::TooLarge, format!("the result has more than {VALUE_ITEMS} items"))
+        .hint("the pack should return less at once, or a stream")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(result: Type) -> Command {
+        Command { name: "a.b".into(), doc: None, params: Vec::new(), result: Some(result), error: None }
+    }
+
+    fn refused(val: Val, result: Type) -> Code {
+        answer(vec![val], &command(result)).map(|_| ()).expect_err("refused").code
+    }
+
+    #[test]
+    fn results_over_their_ceilings_are_refused() {
+        let bytes = |count| Val::List(vec![Val::U8(1); count]);
+        assert!(answer(vec![bytes(BYTES_VALUE)], &command(Type::Bytes)).is_ok());
+        assert_eq!(refused(bytes(BYTES_VALUE + 1), Type::Bytes), Code::TooLarge);
+        let bools = || Type::List(Box::new(Type::Bool));
+        let list = |count| Val::List(vec![Val::Bool(true); count]);
+        assert!(answer(vec![list(VALUE_ITEMS - 1)], &command(bools())).is_ok());
+        assert_eq!(refused(list(VALUE_ITEMS), bools()), Code::TooLarge);
+        let nested = Val::List(vec![list(VALUE_ITEMS / 2), list(VALUE_ITEMS / 2)]);
+        assert_eq!(refused(nested, Type::List(Box::new(bools()))), Code::TooLarge);
+    }
+
+    #[test]
+    fn a_result_of_another_type_is_our_defect_and_says_so() {
+        assert_eq!(refused(Val::List(Vec::new()), Type::Bool), Code::Internal);
+        assert_eq!(refused(Val::Option(Some(Box::new(Val::Tuple(Vec::new())))), Type::Option(Box::new(Type::Bool))), Code::Internal);
+    }
+
+    #[test]
+    fn a_streams_place_is_filled() {
+        let stream = || Value::stream(3, [1; 32]);
+        let field = |name: &str, ty| Field { name: name.into(), ty, doc: None };
+        let record = command(Type::Record(vec![field("a", Type::Bool), field("b", Type::Stream)]));
+        let mut value = Value::Map(vec![("a".into(), Value::Bool(true)), ("b".into(), Value::Null)]);
+        fill_stream(&mut value, &record, stream());
+        assert_eq!(value.get("b"), Some(&stream()));
+        let mut value = Value::Null;
+        fill_stream(&mut value, &command(Type::Stream), stream());
+        assert_eq!(value, stream());
+    }
 }

@@ -1,6 +1,8 @@
 //! The commands of a component: its exported functions, their types in the one model, and what is written about them. Whatever cannot
 //! cross is refused here, with the name of the function and of the type.
 
+use std::collections::HashMap;
+
 use outhaul_protocol::describe::Interface;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::types::{Case, Command, Field, IntType, Type};
@@ -10,7 +12,7 @@ use wasmtime::component::{Component, ComponentExportIndex};
 
 use crate::compile::brief;
 use crate::limits;
-use crate::sections::{Docs, FunctionDocs, InterfaceDocs};
+use crate::sections::{Docs, FunctionDocs, InterfaceDocs, TypeDocs};
 
 /// A command and where it is.
 #[derive(Debug)]
@@ -49,8 +51,8 @@ pub(crate) fn read(component: &Component, engine: &Engine, pack: &str, docs: &Do
         };
         let interface = outside(short(name));
         let about = docs.interfaces.get(&interface);
-        let named = named(instance, engine);
-        let mut reader = Reader { pack, interface: &interface, named: &named, docs: about, nodes: &mut nodes };
+        let records = record_docs(instance, engine, about);
+        let mut reader = Reader { pack, interface: &interface, records: &records, docs: about, nodes: &mut nodes };
         let before = exports.functions.len();
         let at = component.get_export_index(None, name);
         for (function, item) in instance.exports(engine) {
@@ -81,20 +83,28 @@ fn short(name: &str) -> &str {
     name.split_once('@').map_or(name, |(name, _)| name)
 }
 
-/// The types an interface gives names to.
-fn named(instance: &ComponentInstance, engine: &Engine) -> Vec<(String, types::Type)> {
-    let types = instance.exports(engine).filter_map(|(name, item)| match item.ty {
-        ComponentItem::Type(ty) => Some((outside(name), ty)),
-        _ => None,
-    });
-    types.collect()
+/// What is written about records, by the names of their fields: types carry no names of their own, and comparing them whole is work
+/// without a bound. Two records of the same field names with different docs have none.
+type RecordDocs<'docs> = HashMap<Vec<String>, Option<&'docs TypeDocs>>;
+
+fn record_docs<'docs>(instance: &ComponentInstance, engine: &Engine, docs: Option<&'docs InterfaceDocs>) -> RecordDocs<'docs> {
+    let mut found = RecordDocs::new();
+    for (name, item) in instance.exports(engine) {
+        if let ComponentItem::Type(types::Type::Record(record)) = item.ty
+            && let Some(about) = docs.and_then(|docs| docs.types.get(&outside(name)))
+        {
+            let fields = record.fields().map(|field| outside(field.name)).collect();
+            found.entry(fields).and_modify(|one| *one = one.filter(|one| one.fields == about.fields)).or_insert(Some(about));
+        }
+    }
+    found
 }
 
 /// Reads the functions of one interface.
 struct Reader<'a> {
     pack: &'a str,
     interface: &'a str,
-    named: &'a [(String, types::Type)],
+    records: &'a RecordDocs<'a>,
     docs: Option<&'a InterfaceDocs>,
     nodes: &'a mut usize,
 }
@@ -111,7 +121,8 @@ impl Reader<'_> {
         match item {
             ComponentItem::ComponentFunc(function) => self.function(name, function).map(Some),
             ComponentItem::Type(_) => Ok(None),
-            ComponentItem::Resource(_) => Err(self.unsupported(&format!("interface `{}` exports resource `{}`", self.interface, brief(name)))
+            ComponentItem::Resource(_) => Err(self
+                .unsupported(&format!("interface `{}` exports resource `{}`", self.interface, brief(name)))
                 .hint("handles of resources do not cross: let functions take and give values")),
             _ => Err(self.unsupported(&format!("interface `{}` exports `{}`, which is no function", self.interface, brief(name)))),
         }
@@ -124,7 +135,12 @@ impl Reader<'_> {
             Unfit::Type(what) => self.unsupported(&format!("function `{command}` uses {what}")),
             Unfit::Large => Failure::new(
                 Code::PackRejected,
-                format!("pack `{}`: function `{command}`: the pack's types have more than {} parts, or nest deeper than {}", self.pack, limits::TYPE_NODES, limits::TYPE_DEPTH),
+                format!(
+                    "pack `{}`: function `{command}`: the pack's types have more than {} parts, or nest deeper than {}",
+                    self.pack,
+                    limits::TYPE_NODES,
+                    limits::TYPE_DEPTH
+                ),
             ),
         })
     }
@@ -160,7 +176,7 @@ impl Reader<'_> {
                 if streams > 1 {
                     return Err(Unfit::Type("more than one stream in its result".into()));
                 }
-                self.record(ty, record, |reader, ty| match ty {
+                self.record(record, |reader, ty| match ty {
                     types::Type::Stream(stream) if is_bytes(stream) => Ok(Type::Stream),
                     ty => reader.value(ty, 1),
                 })
@@ -195,7 +211,7 @@ impl Reader<'_> {
                 item => Type::List(Box::new(self.value(&item, deeper)?)),
             },
             Wit::Tuple(tuple) => Type::Tuple(tuple.types().map(|ty| self.value(&ty, deeper)).collect::<Result<_, _>>()?),
-            Wit::Record(record) => self.record(ty, record, |reader, ty| reader.value(ty, deeper))?,
+            Wit::Record(record) => self.record(record, |reader, ty| reader.value(ty, deeper))?,
             Wit::Variant(variant) => Type::Variant(variant.cases().map(|case| self.case(&case, deeper)).collect::<Result<_, _>>()?),
             Wit::Enum(names) => Type::Enum(self.names(names.names())?),
             Wit::Flags(names) => Type::Flags(self.names(names.names())?),
@@ -216,19 +232,18 @@ impl Reader<'_> {
 
     fn record(
         &mut self,
-        ty: &types::Type,
         record: &types::Record,
         mut value: impl FnMut(&mut Self, &types::Type) -> Result<Type, Unfit>,
     ) -> Result<Type, Unfit> {
-        let about = self.docs.filter(|docs| !docs.types.is_empty()).and_then(|docs| {
-            let names = self.named.iter().filter(|(_, other)| other == ty).map(|(name, _)| name);
-            names.filter_map(|name| docs.types.get(name)).next()
-        });
         let mut fields = Vec::new();
         for field in record.fields() {
-            let name = outside(field.name);
-            let doc = about.and_then(|about| about.fields.get(&name).cloned());
-            fields.push(Field { ty: value(self, &field.ty)?, name, doc });
+            fields.push(Field { ty: value(self, &field.ty)?, name: outside(field.name), doc: None });
+        }
+        if !self.records.is_empty() {
+            let names: Vec<String> = fields.iter().map(|field| field.name.clone()).collect();
+            if let Some(Some(about)) = self.records.get(&names) {
+                fields.iter_mut().for_each(|field| field.doc = about.fields.get(&field.name).cloned());
+            }
         }
         Ok(Type::Record(fields))
     }

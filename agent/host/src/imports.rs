@@ -18,13 +18,16 @@ pub(crate) fn powers(component: &Component, engine: &Engine, pack: &str) -> Resu
             (ComponentItem::ComponentInstance(_), Some(power)) => powers.push(power),
             (ComponentItem::ComponentInstance(_), None) if wasi::offers(name) => {}
             (ComponentItem::ComponentInstance(_), None) => {
-                return Err(rejected(format!("imports `{}`, which this agent does not offer", brief(name))).hint("a newer agent may offer it"));
+                return Err(
+                    rejected(format!("imports `{}`, which this agent does not offer", brief(name))).hint("a newer agent may offer it")
+                );
             }
             // A type that stands beside interfaces asks for nothing.
             (ComponentItem::Type(_), _) => {}
             _ => {
                 let name = brief(name);
-                return Err(rejected(format!("imports `{name}`, which is not an interface")).hint("packs import interfaces of outhaul:host and WASI 0.2 only"));
+                return Err(rejected(format!("imports `{name}`, which is not an interface"))
+                    .hint("packs import interfaces of outhaul:host and WASI 0.2 only"));
             }
         }
     }

@@ -38,7 +38,8 @@ impl Typed {
     /// Binds a loaded `devices`; any other pack is refused.
     pub fn bind(pack: &Arc<Pack>) -> Result<Typed, Failure> {
         let bound = bindings::DevicesPackPre::new(pack.instance.clone());
-        let bound = bound.map_err(|error| Failure::new(Code::PackRejected, format!("bind pack `{}` as `devices`: {error:#}", pack.name())))?;
+        let bound =
+            bound.map_err(|error| Failure::new(Code::PackRejected, format!("bind pack `{}` as `devices`: {error:#}", pack.name())))?;
         Ok(Typed { pack: Arc::clone(pack), bound })
     }
 

@@ -122,7 +122,9 @@ impl Host {
         if let Some(kept) = self.cache.get(&digest) {
             match self.component(&kept) {
                 Ok(component) => return self.link(component, kept.kind, identity, &docs, digest),
-                Err(error) => tracing::warn!(pack = identity.name, reason = %format!("{error:#}"), "compiled code does not load and is made anew"),
+                Err(error) => {
+                    tracing::warn!(pack = identity.name, reason = %format!("{error:#}"), "compiled code does not load and is made anew")
+                }
             }
         }
         let made = {
@@ -171,7 +173,10 @@ impl Host {
 }
 
 fn rejected(identity: &Identity, error: &wasmtime::Error) -> Failure {
-    Failure::new(Code::PackRejected, format!("pack `{}` {} cannot be linked: {}", identity.name, identity.version, brief(&format!("{error:#}"))))
+    Failure::new(
+        Code::PackRejected,
+        format!("pack `{}` {} cannot be linked: {}", identity.name, identity.version, brief(&format!("{error:#}"))),
+    )
 }
 
 impl Pack {

@@ -63,7 +63,9 @@ pub(crate) fn read(wasm: &[u8]) -> Result<(Identity, Docs), Failure> {
     }
     let body = match wasm.strip_prefix(MAGIC).and_then(|rest| rest.split_first_chunk::<4>()) {
         Some((&COMPONENT, body)) => body,
-        Some((&MODULE, _)) => return Err(rejected("the pack is a core module, not a component").hint("wrap it with wasm-tools component new")),
+        Some((&MODULE, _)) => {
+            return Err(rejected("the pack is a core module, not a component").hint("wrap it with wasm-tools component new"));
+        }
         Some(_) => return Err(rejected("the pack is of a WebAssembly version this agent does not know")),
         None => return Err(rejected("the pack is not WebAssembly")),
     };
@@ -76,7 +78,12 @@ pub(crate) fn read(wasm: &[u8]) -> Result<(Identity, Docs), Failure> {
     check(&identity)?;
     let docs = match found.docs {
         Some(docs) if docs.len() > limits::DOCS => {
-            return Err(rejected(format!("pack `{}`: its docs are {} bytes, at most {} are allowed", identity.name, docs.len(), limits::DOCS)));
+            return Err(rejected(format!(
+                "pack `{}`: its docs are {} bytes, at most {} are allowed",
+                identity.name,
+                docs.len(),
+                limits::DOCS
+            )));
         }
         Some(docs) => serde_json::from_slice(docs)
             .map_err(|error| rejected(format!("pack `{}`: section `{DOCS_SECTION}`: {error}", identity.name)))?,
@@ -90,7 +97,9 @@ fn check(identity: &Identity) -> Result<(), Failure> {
     let name = &identity.name;
     if !name.starts_with(plain) || name.len() > NAME || !name.chars().all(|c| plain(c) || c == '-') {
         let shown: String = escape_control(name).chars().take(NAME).collect();
-        return Err(rejected(format!("`{shown}` is not a pack's name: lower-case letters, digits and dashes, at most {NAME}, no dash first")));
+        return Err(rejected(format!(
+            "`{shown}` is not a pack's name: lower-case letters, digits and dashes, at most {NAME}, no dash first"
+        )));
     }
     let version = &identity.version;
     if version.is_empty() || version.len() > limits::VERSION || !version.chars().all(|c| c.is_ascii_graphic()) {

@@ -78,7 +78,8 @@ impl State {
         let grants = &self.grants;
         let granted = match power {
             Power::Output | Power::Log => true,
-            Power::Process => grants.process.as_ref().is_some_and(|process| !process.allow.is_empty()),
+            // The power itself refuses each program, with the very command that would allow it.
+            Power::Process => true,
             Power::Gpu => grants.gpu,
             Power::System => grants.system,
             Power::Camera => grants.camera.is_some(),

@@ -64,12 +64,17 @@ async fn a_pack_is_installed_replaced_and_rolled_back() {
     let under_way = packs.find("echo").expect("answers");
     let second = packs.install(two.clone(), NOW).await.expect("installed");
     assert_eq!(second.replaced, Some(sha256(&one)));
-    assert_eq!((under_way.digest(), packs.find("echo").expect("answers").digest()), (sha256(&one), sha256(&two)), "a call keeps its version");
+    assert_eq!(
+        (under_way.digest(), packs.find("echo").expect("answers").digest()),
+        (sha256(&one), sha256(&two)),
+        "a call keeps its version"
+    );
     let back = packs.rollback("echo").await.expect("there is one before");
     assert_eq!((back.active.digest(), back.replaced), (sha256(&one), Some(sha256(&two))));
     let again = packs.activate("echo", sha256(&two)).await.expect("is here");
     assert_eq!(again.active.digest(), sha256(&two));
-    let list: Vec<_> = packs.list().await.into_iter().filter(|listed| listed.name == "echo").map(|listed| (listed.digest, listed.active)).collect();
+    let list: Vec<_> =
+        packs.list().await.into_iter().filter(|listed| listed.name == "echo").map(|listed| (listed.digest, listed.active)).collect();
     assert_eq!(list, [(sha256(&two), true), (sha256(&one), false)]);
 
     let reopened = open(dir.path()).await;
@@ -113,7 +118,9 @@ async fn embedded_packs_can_be_activated_but_not_removed() {
     assert!(same.active.embedded() && same.replaced.is_none());
     let digest = embedded_digest("gpu").expect("embedded");
     assert!(packs.activate("gpu", digest).await.expect("active already").active.embedded());
-    for failure in [packs.remove("gpu").await.expect_err("came with the agent"), packs.rollback("gpu").await.expect_err("nothing before").clone()] {
+    for failure in
+        [packs.remove("gpu").await.expect_err("came with the agent"), packs.rollback("gpu").await.expect_err("nothing before").clone()]
+    {
         assert_eq!(failure.code, Code::BadParams);
     }
 }
@@ -167,7 +174,14 @@ async fn the_agents_own_commands_answer_as_they_are_described() {
     let mut said = vec![("pack.install", finish_install(&view, echo.clone(), sha256(&echo)).await.expect("installed"))];
     finish_install(&view, fixture("fixtures/echo-next"), sha256(&fixture("fixtures/echo-next"))).await.expect("installed");
     let version = Value::Map(vec![("name".into(), "echo".into()), ("digest".into(), sha256(&echo).to_string().into())]);
-    for (command, params) in [(PING, Value::Map(vec![])), (STATUS, Value::Map(vec![])), (LIST, Value::Map(vec![])), (ROLLBACK, name("echo")), (ACTIVATE, version), (REMOVE, name("echo"))] {
+    for (command, params) in [
+        (PING, Value::Map(vec![])),
+        (STATUS, Value::Map(vec![])),
+        (LIST, Value::Map(vec![])),
+        (ROLLBACK, name("echo")),
+        (ACTIVATE, version),
+        (REMOVE, name("echo")),
+    ] {
         said.push((command, answer(&view, command, &params).await.expect(command)));
     }
     for (command, value) in said {

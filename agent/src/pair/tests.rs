@@ -1,9 +1,9 @@
 use super::*;
-use std::sync::Arc;
 use crate::testing::{Fleet, home};
 use outhaul_link::accept::Acceptor;
 use outhaul_protocol::cbor::Maybe;
 use outhaul_protocol::pairing::Maker;
+use std::sync::Arc;
 use tokio::net::TcpListener;
 
 /// What the other side does with this run.
@@ -163,7 +163,8 @@ async fn every_failure_has_its_own_words_and_stores_nothing() {
 
 /// Without key ids, which differ from run to run.
 fn fleet_free(text: &str) -> String {
-    let hex = |word: &str| word.trim_end_matches('…').len() >= 12 && word.trim_end_matches('…').bytes().all(|byte| byte.is_ascii_hexdigit());
+    let hex =
+        |word: &str| word.trim_end_matches('…').len() >= 12 && word.trim_end_matches('…').bytes().all(|byte| byte.is_ascii_hexdigit());
     text.split(' ').map(|word| if hex(word) { "KEY" } else { word }).collect::<Vec<_>>().join(" ")
 }
 

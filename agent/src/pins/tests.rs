@@ -87,7 +87,11 @@ fn altered_pins_are_refused_with_a_way_out() {
     let path = machine.home.join(format!("agent/pins/{}/fleet.toml", machine.fleet.id()));
     let text = std::fs::read_to_string(&path).expect("there");
     let other = Fleet::new().key.public().to_string();
-    for (from, to) in [(machine.fleet.key.public().to_string(), other), ("certificate = \"".into(), "certificate = \"AAAA".into()), ("accepted".into(), "excepted".into())] {
+    for (from, to) in [
+        (machine.fleet.key.public().to_string(), other),
+        ("certificate = \"".into(), "certificate = \"AAAA".into()),
+        ("accepted".into(), "excepted".into()),
+    ] {
         std::fs::write(&path, text.replacen(&from, &to, 1)).expect("altered");
         let failure = Membership::load(&machine.home).expect_err("altered");
         assert_eq!(failure.code, Code::BadConfig, "{failure}");

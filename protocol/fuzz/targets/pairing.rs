@@ -10,7 +10,13 @@ fuzz_target!(|data: &[u8]| {
     let (guest, join) = Guest::join(Proof::Code(&code));
     assert!(Maker::answer(Proof::Code(&code), data).is_err() || data.len() == join.len());
     let mut attempts = Attempts::typed();
-    let _ = guest.confirm(data, &mut attempts, &SecretKey::from_bytes(&[7; 32]), X25519Secret::from_bytes(&[8; 32]).public(), Some("bench-1".into()));
+    let _ = guest.confirm(
+        data,
+        &mut attempts,
+        &SecretKey::from_bytes(&[7; 32]),
+        X25519Secret::from_bytes(&[8; 32]).public(),
+        Some("bench-1".into()),
+    );
     let (maker, _) = Maker::answer(Proof::Code(&code), &join).expect("an honest join");
     assert!(maker.confirm(data, &mut Attempts::shown()).is_err());
 });

@@ -16,9 +16,8 @@ pub fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
 /// Reads a configuration that may be missing.
 pub fn read_toml_optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Failure> {
     let Some(bytes) = read_optional(path)? else { return Ok(None) };
-    let text = std::str::from_utf8(&bytes).map_err(|error| {
-        Failure::new(Code::BadConfig, format!("read `{}`: not UTF-8 at byte {}", path.display(), error.valid_up_to()))
-    })?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|error| Failure::new(Code::BadConfig, format!("read `{}`: not UTF-8 at byte {}", path.display(), error.valid_up_to())))?;
     parse_toml(text, path).map(Some)
 }
 
@@ -103,10 +102,16 @@ mod tests {
 
     #[test]
     fn a_mistake_has_path_line_and_key() {
-        assert_eq!(say("name = \"x\"\nnmae = \"y\"\n"), "line 2, key `nmae`: unknown field `nmae`, expected one of `name`, `limits`, `packs`");
+        assert_eq!(
+            say("name = \"x\"\nnmae = \"y\"\n"),
+            "line 2, key `nmae`: unknown field `nmae`, expected one of `name`, `limits`, `packs`"
+        );
         assert_eq!(say("[limits]\n\nmemory_mib = \"64\"\n"), "line 3, key `limits.memory_mib`: invalid type: string \"64\", expected u32");
         assert_eq!(say("[limits]\nmemory = 64\n"), "line 2, key `limits.memory`: unknown field `memory`, expected `memory_mib`");
-        assert_eq!(say("[packs.\"système\"]\nallow = [\"df\",\n  7]\n"), "line 3, key `packs.système.allow[1]`: invalid type: integer `7`, expected a string");
+        assert_eq!(
+            say("[packs.\"système\"]\nallow = [\"df\",\n  7]\n"),
+            "line 3, key `packs.système.allow[1]`: invalid type: integer `7`, expected a string"
+        );
         assert_eq!(say("name = \"a\"\nname = \"b\"\n"), "line 2, at `name`: duplicate key");
         assert!(say("name = \n").starts_with("line 1: "));
     }

@@ -46,8 +46,11 @@ impl Secret for X25519Secret {
 pub fn read_secret_key<S: Secret>(path: &Path) -> Result<S, Failure> {
     let text = open(path).map_err(|error| failed("read key", path, &error)).and_then(|file| read(file, path))?;
     parse(&text).ok_or_else(|| {
-        Failure::new(Code::BadConfig, format!("read key `{}`: it is not one line `{}: …` with 64 hexadecimal digits", path.display(), S::LABEL))
-            .hint("restore it from a backup; when there is none, move it away and a new key is made, which must be paired anew")
+        Failure::new(
+            Code::BadConfig,
+            format!("read key `{}`: it is not one line `{}: …` with 64 hexadecimal digits", path.display(), S::LABEL),
+        )
+        .hint("restore it from a backup; when there is none, move it away and a new key is made, which must be paired anew")
     })
 }
 
@@ -109,8 +112,10 @@ fn only_owner_reads(file: &File, path: &Path) -> Result<(), Failure> {
     if mode & 0o077 == 0 {
         return Ok(());
     }
-    let sentence = format!("read key `{}`: its mode is {mode:04o}, so others than its owner can read or change it; 0600 is wanted", path.display());
-    Err(Failure::new(Code::BadConfig, sentence).hint(format!("chmod 600 '{}', and replace the key if somebody may have read it", path.display())))
+    let sentence =
+        format!("read key `{}`: its mode is {mode:04o}, so others than its owner can read or change it; 0600 is wanted", path.display());
+    Err(Failure::new(Code::BadConfig, sentence)
+        .hint(format!("chmod 600 '{}', and replace the key if somebody may have read it", path.display())))
 }
 
 #[cfg(not(unix))]
@@ -183,7 +188,8 @@ mod tests {
         assert!(read_secret_key::<SecretKey>(&dir.path().join("none")).err().unwrap().message.starts_with("read key `"));
         let good = format!("outhaul ed25519 secret key v1: {}", "07".repeat(32));
         assert!(parse::<SecretKey>(good.as_bytes()).is_some());
-        for bad in ["", "07", &good[..90], &format!("{good}0"), &format!("{good}\n\n"), &good.replace(": ", ":"), &good.replace("v1", "v2")] {
+        for bad in ["", "07", &good[..90], &format!("{good}0"), &format!("{good}\n\n"), &good.replace(": ", ":"), &good.replace("v1", "v2")]
+        {
             assert!(parse::<SecretKey>(bad.as_bytes()).is_none(), "{bad}");
         }
     }

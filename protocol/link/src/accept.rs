@@ -108,7 +108,10 @@ impl Acceptor {
             }
             Err((path, status)) => {
                 let body = if status.starts_with("200") { "ok\n" } else { "" };
-                let response = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\nCache-Control: no-store\r\n\r\n{body}", body.len());
+                let response = format!(
+                    "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\nCache-Control: no-store\r\n\r\n{body}",
+                    body.len()
+                );
                 stream.write_all(response.as_bytes()).await?;
                 stream.shutdown().await?;
                 Err(AcceptError::Http(path))
@@ -130,7 +133,9 @@ impl Acceptor {
             let found = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
             found.and_then(|header| std::str::from_utf8(header.value).ok())
         };
-        let lists = |name: &str, wanted: &str| header(name).is_some_and(|list| list.split(',').any(|item| item.trim().eq_ignore_ascii_case(wanted)));
+        let lists = |name: &str, wanted: &str| {
+            header(name).is_some_and(|list| list.split(',').any(|item| item.trim().eq_ignore_ascii_case(wanted)))
+        };
         let status = if request.method != Some("GET") {
             "405 Method Not Allowed"
         } else if path == "/healthz" {

@@ -239,7 +239,8 @@ impl Opening1 {
         let node = OpenedPayload::decode(&payload).map_err(|error| bad(&error))?;
         let calls = Mutex::new(seed.first.into_iter().collect());
         let (caller, target, opening, opened_at) = (seed.caller, seed.target, seed.opening, seed.opened_at);
-        let shared = Shared { pipe: Pipe::new(session, outbox), caller, target, opening, opened_at, node, calls, notices: Mutex::default() };
+        let shared =
+            Shared { pipe: Pipe::new(session, outbox), caller, target, opening, opened_at, node, calls, notices: Mutex::default() };
         Ok(Channel(Arc::new(shared)))
     }
 
@@ -268,7 +269,14 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn signed_call(caller: &Caller, target: &NodeTarget, opening: Digest, opened_at: Instant, spec: &CallSpec, now: Time) -> Result<(CallId, Slot, CallStream, Vec<u8>), Failure> {
+fn signed_call(
+    caller: &Caller,
+    target: &NodeTarget,
+    opening: Digest,
+    opened_at: Instant,
+    spec: &CallSpec,
+    now: Time,
+) -> Result<(CallId, Slot, CallStream, Vec<u8>), Failure> {
     let (id, salt, params) = (random(), random(), params_of(spec)?);
     let digest = salted(&salt, &params);
     let call = Call {
@@ -298,7 +306,8 @@ fn slot(id: CallId, expected: Expected) -> (Slot, CallStream) {
     // Unbounded in form only: what is in it is bounded by the call's window, which the node may not overrun.
     let (events, receiver) = mpsc::unbounded_channel();
     let input = Arc::new(Input { window: Mutex::new(CallWindow::new(limits::CALL_WINDOW)), changed: Notify::new() });
-    let slot = Slot { events, receive: ReceiveWindow::new(limits::CALL_WINDOW), input: input.clone(), next: 0, expected, tally: Tally::default() };
+    let slot =
+        Slot { events, receive: ReceiveWindow::new(limits::CALL_WINDOW), input: input.clone(), next: 0, expected, tally: Tally::default() };
     (slot, CallStream { id, events: receiver, input, taken: 0 })
 }
 
@@ -582,7 +591,9 @@ impl CallHandle {
                 CallEvent::Data { lane, bytes } => on_data(lane, &bytes),
                 CallEvent::Ended(outcome) => return Ok(outcome),
                 CallEvent::Lost(reason) => return Err(Failure::new(Code::LinkLost, reason)),
-                CallEvent::Unknown => return Err(Failure::new(Code::LinkLost, "the node no longer knows the call; its outcome is unknown")),
+                CallEvent::Unknown => {
+                    return Err(Failure::new(Code::LinkLost, "the node no longer knows the call; its outcome is unknown"));
+                }
             }
         }
         Err(Failure::new(Code::LinkLost, "the channel ended"))

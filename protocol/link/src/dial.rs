@@ -61,7 +61,11 @@ pub struct Connected {
 }
 
 /// Dials. `trust` judges the relay's proven key before anything of ours is shown.
-pub async fn dial(target: &Target, identity: Identity<'_>, trust: impl FnOnce(&PublicKey) -> Result<(), Failure>) -> Result<Connected, Failure> {
+pub async fn dial(
+    target: &Target,
+    identity: Identity<'_>,
+    trust: impl FnOnce(&PublicKey) -> Result<(), Failure>,
+) -> Result<Connected, Failure> {
     let limit = Duration::from_secs(limits::HANDSHAKE_SECS);
     match tokio::time::timeout(limit, connect(target, identity, trust)).await {
         Ok(done) => done,
@@ -69,7 +73,11 @@ pub async fn dial(target: &Target, identity: Identity<'_>, trust: impl FnOnce(&P
     }
 }
 
-async fn connect(target: &Target, identity: Identity<'_>, trust: impl FnOnce(&PublicKey) -> Result<(), Failure>) -> Result<Connected, Failure> {
+async fn connect(
+    target: &Target,
+    identity: Identity<'_>,
+    trust: impl FnOnce(&PublicKey) -> Result<(), Failure>,
+) -> Result<Connected, Failure> {
     let (transport, exporter) = transport(target).await?;
     let mut socket = upgrade(target, transport).await?;
     let lost = |ended: Ended| unreachable(target, &format!("during the handshake: {ended}"));
@@ -94,10 +102,8 @@ async fn connect(target: &Target, identity: Identity<'_>, trust: impl FnOnce(&Pu
 
 async fn transport(target: &Target) -> Result<(Transport, Option<[u8; 32]>), Failure> {
     let (host, port) = (target.url.host(), target.url.port());
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
-        .await
-        .map_err(|error| unreachable(target, &error.to_string()))?
-        .collect();
+    let addresses: Vec<SocketAddr> =
+        tokio::net::lookup_host((host, port)).await.map_err(|error| unreachable(target, &error.to_string()))?.collect();
     let local = !addresses.is_empty() && addresses.iter().all(|address| address.ip().is_loopback());
     if !target.url.is_tls() && !local && !target.allow_plaintext {
         return Err(Failure::new(Code::BadConfig, format!("`{}` is plaintext and not this machine", target.url))

@@ -8,8 +8,8 @@ pub mod dial;
 pub mod operator;
 pub mod outbox;
 pub mod pipe;
+mod socket;
 pub mod tls;
 pub mod url;
-mod socket;
 
 pub use socket::{Ended, Socket, pump};

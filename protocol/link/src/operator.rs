@@ -9,7 +9,7 @@ use bytes::Bytes;
 use outhaul_protocol::cbor::{Blob, Maybe};
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::{Answer, Ask, ChannelFrame, ChannelId, Frame, NodeRecord};
-use outhaul_protocol::keys::{Digest, PublicKey, SecretKey};
+use outhaul_protocol::keys::{Digest, PublicKey, SecretKey, sha256};
 use outhaul_protocol::limits;
 use outhaul_protocol::objects::Control;
 use outhaul_protocol::signed::Signed;
@@ -127,7 +127,7 @@ impl Operator {
             state.requests += 1;
             let id = state.requests;
             let control = ask.changes().then(|| {
-                let control = Control { iss: self.0.key.id(), transcript: self.0.transcript, counter: id, body: Blob(body.clone()) };
+                let control = Control { iss: self.0.key.id(), transcript: self.0.transcript, counter: id, body: sha256(&body) };
                 Blob(Signed::sign(&self.0.key, &control).into_bytes())
             });
             let frame = Frame::Request { id, body: Blob(body), control: Maybe(control) };
@@ -160,7 +160,13 @@ impl Operator {
     }
 
     /// Opens a channel to a node, with a first call in its first message where it fits.
-    pub async fn open(&self, caller: &Caller, target: &NodeTarget, first: Option<&CallSpec>, now: Time) -> Result<(Channel, Option<CallHandle>), Failure> {
+    pub async fn open(
+        &self,
+        caller: &Caller,
+        target: &NodeTarget,
+        first: Option<&CallSpec>,
+        now: Time,
+    ) -> Result<(Channel, Option<CallHandle>), Failure> {
         let (sender, answered) = oneshot::channel();
         let opening = channel::open(caller, target, first, now, sender)?;
         let id = opening.channel;
@@ -237,7 +243,8 @@ impl Operator {
         let Some(sender) = self.0.state().replies.remove(&id) else { return };
         let answer = match (body, error) {
             (_, Some(trouble)) => Err(trouble.into()),
-            (Some(body), None) => Answer::decode(&body.0).map_err(|error| Failure::new(Code::RelayRefused, format!("the relay's answer is malformed: {error}"))),
+            (Some(body), None) => Answer::decode(&body.0)
+                .map_err(|error| Failure::new(Code::RelayRefused, format!("the relay's answer is malformed: {error}"))),
             (None, None) => Err(Failure::new(Code::RelayRefused, "the relay's answer is empty")),
         };
         let _ = sender.send(answer);

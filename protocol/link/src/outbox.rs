@@ -204,7 +204,10 @@ mod tests {
     async fn waiting_for_room_ends_when_written_and_when_closed() {
         let outbox = Outbox::new(10);
         outbox.push(vec![1; 8], None).expect("room");
-        let waiter = { let outbox = outbox.clone(); tokio::spawn(async move { outbox.ready().await }) };
+        let waiter = {
+            let outbox = outbox.clone();
+            tokio::spawn(async move { outbox.ready().await })
+        };
         let batch = outbox.take().await.expect("queued");
         outbox.written(batch.bulk[0].0.len(), None);
         waiter.await.expect("woken");

@@ -150,7 +150,9 @@ impl Pipe {
             let Some(message) = session.open(noise)? else { return Ok(None) };
             let cost = cost(message.len());
             match DataMessage::peek(message) {
-                Some(Ok(data)) => Received::Data { call: data.call, lane: data.lane, seq: data.seq, bytes: Bytes::copy_from_slice(data.bytes), cost },
+                Some(Ok(data)) => {
+                    Received::Data { call: data.call, lane: data.lane, seq: data.seq, bytes: Bytes::copy_from_slice(data.bytes), cost }
+                }
                 Some(Err(error)) => return Err(malformed(&error)),
                 None => {
                     let message = Inner::decode(message).map_err(|error| malformed(&error))?;

@@ -107,7 +107,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_an_address_is_refused_with_the_form() {
-        for text in ["", "box:8765", "http://box", "ws://", "ws://a:b", "ws://a:99999", "ws://u:p@a", "ws://a/?x", "ws://[::1", "ws://a\nb"] {
+        for text in ["", "box:8765", "http://box", "ws://", "ws://a:b", "ws://a:99999", "ws://u:p@a", "ws://a/?x", "ws://[::1", "ws://a\nb"]
+        {
             let failure = RelayUrl::parse(text).expect_err(text);
             assert_eq!(failure.code, Code::BadUsage);
             assert!(failure.hint.is_some());

@@ -7,7 +7,12 @@ use crate::signed::{Signed, Verified};
 use crate::time::Reading;
 
 /// Proves a certificate that is new here: a chain that stands now, whose holder may enrol this name and these labels.
-pub fn verify_certificate(fleet: &PublicKey, certificate: &Certificate, clock: Reading, revoked: &RevokedSet) -> Result<Verified<Node>, ChainError> {
+pub fn verify_certificate(
+    fleet: &PublicKey,
+    certificate: &Certificate,
+    clock: Reading,
+    revoked: &RevokedSet,
+) -> Result<Verified<Node>, ChainError> {
     prove(fleet, certificate, clock, clock, revoked).map(|(node, _)| node)
 }
 

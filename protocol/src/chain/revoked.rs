@@ -118,7 +118,12 @@ impl RevokedSet {
 
 /// Proves a document of revocations: signed by the fleet key with no chain beside it, or by a holder of `revoke`.
 /// The chain is judged by what is known to be revoked so far.
-pub fn verify_revocations(fleet: &PublicKey, list: &RevocationList, clock: Reading, known: &RevokedSet) -> Result<Verified<Revocations>, ChainError> {
+pub fn verify_revocations(
+    fleet: &PublicKey,
+    list: &RevocationList,
+    clock: Reading,
+    known: &RevokedSet,
+) -> Result<Verified<Revocations>, ChainError> {
     let signed = Signed::<Revocations>::from_bytes(&list.list.0)?;
     let verified = if list.chain.is_empty() {
         signed.verify(fleet)?

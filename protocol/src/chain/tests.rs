@@ -1,8 +1,8 @@
 use super::*;
-use crate::objects::samples::{self, NOW, fleet, grant, key, node, node_key, operator, revocations, words};
-use crate::objects::{Certificate, Node, RevocationList};
 use crate::error::Code;
 use crate::keys::{KeyId, SecretKey};
+use crate::objects::samples::{self, NOW, fleet, grant, key, node, node_key, operator, revocations, words};
+use crate::objects::{Certificate, Node, RevocationList};
 use crate::signed::Payload;
 
 const CLOCK: Reading = Reading { now: NOW, sure: true };
@@ -14,7 +14,6 @@ fn later(secs: u64) -> Reading {
 fn signed<T: Payload>(by: &SecretKey, object: &T) -> Blob {
     Blob(Signed::sign(by, object).into_bytes())
 }
-
 
 /// A chain over the keys given, fleet first; each grant is changed by `change(link, grant)`.
 fn chain_of(keys: &[u8], change: impl Fn(usize, &mut Grant)) -> Vec<Blob> {
@@ -123,10 +122,16 @@ fn a_revocation_at_any_link_ends_the_chain() {
 
 #[test]
 fn a_link_that_claims_more_than_its_parent_gets_no_more() {
-    let narrow: [fn(&mut Grant); 3] = [|grant| grant.commands = words(&["gpu.list"]), |grant| grant.nodes = words(&["kiosk-1"]), |grant| grant.rights.packs = false];
+    let narrow: [fn(&mut Grant); 3] =
+        [|grant| grant.commands = words(&["gpu.list"]), |grant| grant.nodes = words(&["kiosk-1"]), |grant| grant.rights.packs = false];
     for (which, narrow) in narrow.into_iter().enumerate() {
         for at in 1..=3 {
-            let authority = verify(&chain_of(&[2, 20, 21], |link, grant| if link == at { narrow(grant) })).unwrap();
+            let authority = verify(&chain_of(&[2, 20, 21], |link, grant| {
+                if link == at {
+                    narrow(grant)
+                }
+            }))
+            .unwrap();
             match which {
                 0 => {
                     assert!(calls(&authority, "gpu.list").is_ok());
@@ -168,7 +173,9 @@ fn a_grant_for_other_nodes_reaches_not_even_ping() {
 
 #[test]
 fn the_channel_is_evidence_only_where_all_links_say_so_and_nothing_changes() {
-    let by_channel = |authority: &Authority, command: &str| authority.allows_call(command, Evidence::Channel, &node().labels(), CLOCK, &RevokedSet::empty());
+    let by_channel = |authority: &Authority, command: &str| {
+        authority.allows_call(command, Evidence::Channel, &node().labels(), CLOCK, &RevokedSet::empty())
+    };
     let authority = verify(&chain_of(&[2, 20], |_, _| {})).unwrap();
     assert!(by_channel(&authority, "gpu.list").is_ok());
     for command in ["pack.install", "node.set_policy"] {
@@ -226,7 +233,9 @@ fn a_certificate_needs_a_signer_who_may_enrol() {
     assert!(verify_node(&with(|grant| grant.rights.enrol = None)).is_err());
     assert!(verify_node(&with(|grant| grant.rights.enrol = Some(Enrol { names: words(&["kiosk-*"]), labels: words(&["*"]) }))).is_err());
     assert!(verify_node(&with(|grant| grant.rights.enrol = Some(Enrol { names: words(&["*"]), labels: words(&["site=east"]) }))).is_err());
-    assert!(verify_node(&with(|grant| grant.rights.enrol = Some(Enrol { names: words(&["bench-*"]), labels: words(&["site=*"]) }))).is_ok());
+    assert!(
+        verify_node(&with(|grant| grant.rights.enrol = Some(Enrol { names: words(&["bench-*"]), labels: words(&["site=*"]) }))).is_ok()
+    );
     let other = Certificate { node: signed(&key(70), &Node { iss: key(70).id(), ..node() }), ..certificate(|_| {}) };
     assert_eq!(verify_node(&other).unwrap_err().code(), Code::BadKey);
     let alone = Certificate { node: signed(&fleet(), &Node { iss: fleet().id(), ..node() }), chain: vec![] };

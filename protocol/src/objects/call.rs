@@ -131,8 +131,8 @@ cbor_map! {
         16 => transcript: Digest,
         /// rises with each request on this link
         17 => counter: u64,
-        /// the request
-        18 => body: Blob,
+        /// digest of the request's body: parts of packs are large, and need not travel twice
+        18 => body: Digest,
     }
 }
 

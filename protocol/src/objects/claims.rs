@@ -29,9 +29,7 @@ pub enum ClaimsError {
 #[must_use]
 pub fn valid_name(text: &str) -> bool {
     let ok = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    text.len() <= limits::NAME
-        && text.bytes().next().is_some_and(ok)
-        && text.bytes().all(|byte| ok(byte) || byte == b'-')
+    text.len() <= limits::NAME && text.bytes().next().is_some_and(ok) && text.bytes().all(|byte| ok(byte) || byte == b'-')
 }
 
 /// Whether this can be a label's value: a name, or several with dots and underscores between, so that commas, `=` and
@@ -48,7 +46,8 @@ fn valid_word(text: &str) -> bool {
 
 /// Checks a command pattern.
 pub fn check_command_pattern(pattern: &str) -> Result<(), ClaimsError> {
-    let fits = pattern == "*" || pattern.split_once('.').is_some_and(|(interface, function)| valid_word(interface) && (function == "*" || valid_word(function)));
+    let fits = pattern == "*"
+        || pattern.split_once('.').is_some_and(|(interface, function)| valid_word(interface) && (function == "*" || valid_word(function)));
     if fits { Ok(()) } else { Err(ClaimsError::Command(pattern.to_owned())) }
 }
 
@@ -111,7 +110,8 @@ pub fn name_matches(pattern: &str, name: &str) -> bool {
 
 /// Checks a pattern of labels.
 pub fn check_label_pattern(pattern: &str) -> Result<(), ClaimsError> {
-    let fits = pattern == "*" || pattern.split_once('=').is_some_and(|(label, value)| valid_name(label) && (value == "*" || valid_label_value(value)));
+    let fits = pattern == "*"
+        || pattern.split_once('=').is_some_and(|(label, value)| valid_name(label) && (value == "*" || valid_label_value(value)));
     if fits { Ok(()) } else { Err(ClaimsError::LabelPattern(pattern.to_owned())) }
 }
 

@@ -144,7 +144,7 @@ pub(crate) fn link() -> Link {
 }
 
 pub(crate) fn control() -> Control {
-    Control { iss: operator().id(), transcript: Digest([13; 32]), counter: 1, body: Blob(vec![0x80]) }
+    Control { iss: operator().id(), transcript: Digest([13; 32]), counter: 1, body: Digest([14; 32]) }
 }
 
 /// Kind and signed bytes of each.

@@ -250,7 +250,9 @@ fn nothing_of_either_side_is_in_clear() {
     let (guest, maker) = Run { alter: &watch, ..Run::new(Proof::Code(&code), Proof::Code(&code)) }.go(&mut Attempts::shown());
     assert!(guest.is_ok() && maker.is_ok());
     let seen = seen.into_inner();
-    for secret in [&b"bench-1"[..], b"relay.example", b"482913", node_key().public().as_bytes(), fleet().public().as_bytes(), mailbox().as_bytes()] {
+    for secret in
+        [&b"bench-1"[..], b"relay.example", b"482913", node_key().public().as_bytes(), fleet().public().as_bytes(), mailbox().as_bytes()]
+    {
         assert!(!seen.windows(secret.len()).any(|window| window == secret));
     }
 }
@@ -263,12 +265,18 @@ fn the_agent_checks_what_it_is_given() {
         |welcome, _| welcome.fleet = key(50).public(),
         |welcome, _| welcome.certificate.chain.clear(),
         |welcome, _| welcome.certificate.node = signed(&operator(), &samples::node_for(&key(51))),
-        |welcome, offer| welcome.certificate.node = signed(&operator(), &Node { node: offer.node, mailbox: samples::agreeing(9), ..samples::node() }),
+        |welcome, offer| {
+            welcome.certificate.node = signed(&operator(), &Node { node: offer.node, mailbox: samples::agreeing(9), ..samples::node() })
+        },
         |welcome, offer| welcome.certificate.node = signed(&operator(), &Node { node: offer.node, aud: key(50).id(), ..samples::node() }),
         |welcome, _| welcome.relays = signed(&fleet(), &samples::relays(&[&key(52)])),
         |welcome, _| welcome.relays = signed(&key(50), &crate::objects::Relays { iss: key(50).id(), ..samples::relays(&[&key(RELAY)]) }),
-        |welcome, _| welcome.revocations.as_mut().unwrap().list = signed(&fleet(), &samples::revocations(&fleet(), 1, &[operator().id()], &[])),
-        |welcome, _| welcome.relays = signed(&fleet(), &crate::objects::Relays { iat: NOW.plus(90_000), ..samples::relays(&[&key(RELAY)]) }),
+        |welcome, _| {
+            welcome.revocations.as_mut().unwrap().list = signed(&fleet(), &samples::revocations(&fleet(), 1, &[operator().id()], &[]))
+        },
+        |welcome, _| {
+            welcome.relays = signed(&fleet(), &crate::objects::Relays { iat: NOW.plus(90_000), ..samples::relays(&[&key(RELAY)]) })
+        },
     ];
     for change in bad {
         let welcome = |offer: &Offer| {

@@ -137,7 +137,8 @@ fn only_the_one_header_is_accepted() {
 #[test]
 fn unprotected_headers_tags_and_what_follows_are_refused() {
     let header = protected(operator().id());
-    let unprotected = [&[0xa1, 0x01, 0x32][..], &[0xa1, 0x04, 0x41, 0x00], &[0xa1, 0x18, 0x63, 0xf6], &[0x80], &[0xf6], &[0xb8, 0x01, 0x04, 0x00]];
+    let unprotected =
+        [&[0xa1, 0x01, 0x32][..], &[0xa1, 0x04, 0x41, 0x00], &[0xa1, 0x18, 0x63, 0xf6], &[0x80], &[0xf6], &[0xb8, 0x01, 0x04, 0x00]];
     for unprotected in unprotected {
         assert!(under_header(&header, unprotected).is_err(), "{unprotected:02x?}");
     }
@@ -196,7 +197,11 @@ fn keys_inside_objects_are_checked() {
     let mut neutral = vec![0; 32];
     neutral[0] = 1;
     for weak in [vec![0; 32], neutral, vec![7; 31]] {
-        let entries: Vec<_> = entries.iter().cloned().map(|(key, item)| if key == Item::from(-65537) { (key, Item::Bytes(weak.clone())) } else { (key, item) }).collect();
+        let entries: Vec<_> = entries
+            .iter()
+            .cloned()
+            .map(|(key, item)| if key == Item::from(-65537) { (key, Item::Bytes(weak.clone())) } else { (key, item) })
+            .collect();
         assert!(Grant::from_bytes(&encode_item(&Item::Map(entries))).is_err());
     }
 }

@@ -131,8 +131,8 @@ fn variant(cases: &[Case], way: Way) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::tests::{any_type, field, system_run};
     use crate::types::IntType;
+    use crate::types::tests::{any_type, field, system_run};
     use proptest::prelude::*;
 
     #[test]

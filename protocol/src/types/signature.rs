@@ -151,7 +151,8 @@ mod tests {
     fn a_long_result_is_outlined_and_parameters_are_not() {
         let many: Vec<Field> = (0..9).map(|at| field(&format!("f{at}"), Type::Int(IntType::U8))).collect();
         let nested = Type::List(Box::new(Type::Record(vec![field("x", Type::Record(many.clone()))])));
-        let command = Command { name: "a.b".into(), doc: None, params: vec![field("p", nested.clone())], result: Some(nested), error: None };
+        let command =
+            Command { name: "a.b".into(), doc: None, params: vec![field("p", nested.clone())], result: Some(nested), error: None };
         let fields = "f0: u8, f1: u8, f2: u8, f3: u8, f4: u8, f5: u8, f6: u8, f7: u8";
         assert_eq!(command.signature(), format!("a.b(p: list<{{x: {{{fields}, f8: u8}}}}>) -> list<{{x: {{…}}}}>"));
         let flat = Command { params: vec![], result: Some(Type::Record(many)), ..command };

@@ -46,7 +46,9 @@ impl Cbor for Type {
             Type::Stream => Item::from(FIRST_PLAIN + 5),
             Type::List(item) => array(LIST, [item.to_item()]),
             Type::Tuple(types) => array(TUPLE, types.iter().map(Type::to_item)),
-            Type::Record(fields) => array(RECORD, fields.iter().flat_map(|field| [field.name.to_item(), field.ty.to_item(), doc(&field.doc)])),
+            Type::Record(fields) => {
+                array(RECORD, fields.iter().flat_map(|field| [field.name.to_item(), field.ty.to_item(), doc(&field.doc)]))
+            }
             Type::Enum(names) => array(ENUM, names.iter().map(String::to_item)),
             Type::Variant(cases) => array(VARIANT, cases.iter().flat_map(|case| [case.name.to_item(), or_null(case.ty.as_ref())])),
             Type::Flags(names) => array(FLAGS, names.iter().map(String::to_item)),
@@ -252,11 +254,25 @@ mod tests {
     #[test]
     fn golden_command() {
         let hex = concat!(
-            "85", "6a73797374656d2e72756e", "781f52756e7320612070726f6772616d20776974686f75742061207368656c6c2e",
-            "83", "8364617267768214", "0c", "781d7468652070726f6772616d20616e642069747320617267756d656e7473",
-            "826363776482181a0c", "8263656e7682181a82148315", "0c0c",
-            "87", "16", "677375636365737300f6", "69657869745f636f646582181a05f6",
-            "851818", "6664656e696564", "0c", "64676f6e65", "f6",
+            "85",
+            "6a73797374656d2e72756e",
+            "781f52756e7320612070726f6772616d20776974686f75742061207368656c6c2e",
+            "83",
+            "8364617267768214",
+            "0c",
+            "781d7468652070726f6772616d20616e642069747320617267756d656e7473",
+            "826363776482181a0c",
+            "8263656e7682181a82148315",
+            "0c0c",
+            "87",
+            "16",
+            "677375636365737300f6",
+            "69657869745f636f646582181a05f6",
+            "851818",
+            "6664656e696564",
+            "0c",
+            "64676f6e65",
+            "f6",
         );
         assert_eq!(hex::encode(encode(&system_run())), hex);
         round_trip(&system_run());
@@ -267,7 +283,8 @@ mod tests {
         for (ty, _, _) in sample_types() {
             round_trip(&ty);
         }
-        for (number, ty) in [(0, Type::Bool), (1, Type::Int(IntType::S8)), (8, Type::Int(IntType::U64)), (9, Type::F32), (14, Type::Stream)] {
+        for (number, ty) in [(0, Type::Bool), (1, Type::Int(IntType::S8)), (8, Type::Int(IntType::U64)), (9, Type::F32), (14, Type::Stream)]
+        {
             assert_eq!(encode(&ty), [number]);
         }
     }

@@ -187,9 +187,9 @@ fn fill(words: Vec<Word>, whole: &Type, item: &Type, place: Place<'_>) -> Result
             Ok(Value::Array(items)) => out.extend(items),
             Ok(_) => {}
             // `env=["LANG","C"]`: one item that is itself a list.
-            Err(error) => out.push(from_json(&json, item, at).map_err(|inside| {
-                if matches!(item, Type::List(_) | Type::Tuple(_)) { inside } else { error }
-            })?),
+            Err(error) => out.push(
+                from_json(&json, item, at).map_err(|inside| if matches!(item, Type::List(_) | Type::Tuple(_)) { inside } else { error })?,
+            ),
         }
     }
     Ok(Value::Array(out))
@@ -266,7 +266,13 @@ mod tests {
                 optional("max_width", Type::Int(IntType::U32)),
                 optional("gain", Type::F32),
                 optional("raw", Type::Bytes),
-                optional("mode", Type::Variant(vec![Case { name: "auto".into(), ty: None }, Case { name: "iso".into(), ty: Some(Type::Int(IntType::U16)) }])),
+                optional(
+                    "mode",
+                    Type::Variant(vec![
+                        Case { name: "auto".into(), ty: None },
+                        Case { name: "iso".into(), ty: Some(Type::Int(IntType::U16)) },
+                    ]),
+                ),
                 optional("opts", Type::Flags(vec!["hdr".into(), "flash".into()])),
                 optional("area", Type::Record(vec![field("x", Type::Bool)])),
             ],
@@ -290,7 +296,10 @@ mod tests {
         assert_eq!(json_of(&["facing=far-left", "raw=AP8=", "mode=auto"]), json!({"facing": "far_left", "raw": "AP8=", "mode": "auto"}));
         assert_eq!(json_of(&["mode={\"iso\": 100}", "area={\"x\": true}"]), json!({"mode": {"iso": 100}, "area": {"x": true}}));
         assert_eq!(json_of(&["opts=hdr", "opts=flash", "gain=-Infinity"]), json!({"opts": ["hdr", "flash"], "gain": "-Infinity"}));
-        assert_eq!(json_of(&["device={\"not\": \"json\" here", "max_width=null"]), json!({"device": "{\"not\": \"json\" here", "max_width": null}));
+        assert_eq!(
+            json_of(&["device={\"not\": \"json\" here", "max_width=null"]),
+            json!({"device": "{\"not\": \"json\" here", "max_width": null})
+        );
     }
 
     #[test]
@@ -306,7 +315,10 @@ mod tests {
 
     #[test]
     fn a_file_gives_text_or_bytes() {
-        assert_eq!(json_of(&["device=@text", "max_width=@number", "raw=@raw"]), json!({"device": "two\nlines\n", "max_width": 7, "raw": "AJ//"}));
+        assert_eq!(
+            json_of(&["device=@text", "max_width=@number", "raw=@raw"]),
+            json!({"device": "two\nlines\n", "max_width": 7, "raw": "AJ//"})
+        );
         assert_eq!(refused(&["device=@raw"], &command()), (Code::BadParams, "`params.device`: read `raw`: it is not UTF-8 text".into()));
         assert_eq!(refused(&["device=@gone"], &command()), (Code::BadParams, "`params.device`: read `gone`: no gone here".into()));
     }

@@ -240,7 +240,12 @@ pub(super) fn only<'v, V>(entries: &'v [(String, V)], place: Place<'_>) -> Resul
 }
 
 /// The type of one side of a result inside a value.
-pub(super) fn side<'t>(ok: Option<&'t Type>, error: Option<&'t Type>, name: &str, place: Place<'_>) -> Result<Option<&'t Type>, ParamError> {
+pub(super) fn side<'t>(
+    ok: Option<&'t Type>,
+    error: Option<&'t Type>,
+    name: &str,
+    place: Place<'_>,
+) -> Result<Option<&'t Type>, ParamError> {
     match name {
         "ok" => Ok(ok),
         "error" => Ok(error),

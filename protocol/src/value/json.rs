@@ -3,7 +3,9 @@
 //! `"-Infinity"`, integers keep all 64 bits.
 
 use super::Value;
-use super::check::{ParamError, Place, case, fits_f32, in_range, known, list, missing, one_char, one_of, payload, same_length, short_enough, side};
+use super::check::{
+    ParamError, Place, case, fits_f32, in_range, known, list, missing, one_char, one_of, payload, same_length, short_enough, side,
+};
 use crate::error::Failure;
 use crate::text::escape_control_lines;
 use crate::types::{Case, Field, Type};
@@ -275,7 +277,10 @@ mod tests {
         assert_eq!(say(json!({}), &record), "`params.x.deep`: is missing; a list of 2 was expected");
         assert_eq!(say(json!(1.5), &Type::Int(IntType::S8)), "`params.x`: s8 was expected, found 1.5");
         assert_eq!(say(json!("A"), &Type::Bytes), "`params.x`: base64 was expected: Invalid input length: 1");
-        assert_eq!(say(json!("west"), &Type::Enum(vec!["front".into(), "back".into()])), "`params.x`: `front`, `back` was expected, found `west`");
+        assert_eq!(
+            say(json!("west"), &Type::Enum(vec!["front".into(), "back".into()])),
+            "`params.x`: `front`, `back` was expected, found `west`"
+        );
     }
 
     #[test]

@@ -130,9 +130,8 @@ fn table(items: &[Value], ty: Option<&Type>) -> Option<Vec<String>> {
             return None;
         }
         let ty = inner(element(ty, at));
-        let cells = entries.iter().zip(first).map(|((key, value), (head, _))| {
-            if key == head { line(value, member(ty, key)) } else { None }
-        });
+        let cells =
+            entries.iter().zip(first).map(|((key, value), (head, _))| if key == head { line(value, member(ty, key)) } else { None });
         rows.push(cells.collect::<Option<_>>()?);
     }
     let mut widths = vec![0; first.len()];

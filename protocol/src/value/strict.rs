@@ -85,7 +85,10 @@ mod tests {
         let failure = parse_json(r#"{"a": {"b": 1, "b": 2}}"#).unwrap_err();
         assert_eq!(failure.code, Code::BadUsage);
         assert!(failure.message.contains("\"b\" is named twice"), "{failure}");
-        assert_eq!(parse_json(r#"{"a": [1, -1, 0.5, null, "x", 18446744073709551615]}"#).unwrap(), json!({"a": [1, -1, 0.5, null, "x", u64::MAX]}));
+        assert_eq!(
+            parse_json(r#"{"a": [1, -1, 0.5, null, "x", 18446744073709551615]}"#).unwrap(),
+            json!({"a": [1, -1, 0.5, null, "x", u64::MAX]})
+        );
         assert!(parse_json("{} {}").is_err());
         assert!(parse_json(&"[".repeat(100_000)).is_err());
     }

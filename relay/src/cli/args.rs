@@ -444,7 +444,9 @@ mod tests {
 
     #[test]
     fn the_long_form_of_invoke_is_taken() {
-        let Ok(Cli { command: Command::Nodes(nodes), .. }) = parse("relay nodes invoke --node n --command gpu.list --params {}") else { panic!("nodes") };
+        let Ok(Cli { command: Command::Nodes(nodes), .. }) = parse("relay nodes invoke --node n --command gpu.list --params {}") else {
+            panic!("nodes")
+        };
         assert!(matches!(nodes.command, Some(NodesCommand::Invoke { how: How { params: Some(_), .. }, .. })));
         assert!(parse("relay nodes").is_ok());
     }

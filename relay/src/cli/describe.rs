@@ -68,7 +68,8 @@ fn describe_text(seen: &Seen, packs: &[PackDescription], now: u64) -> String {
         ("labels".into(), or_dash(labels(&known.node.labels))),
     ];
     if let Some(figures) = seen.heartbeat.as_ref().filter(|_| seen.status != "offline") {
-        let load = format!("processor {:.0} %, memory {:.0} %, up {}", figures.cpu_percent, figures.memory_percent, span(figures.uptime_secs));
+        let load =
+            format!("processor {:.0} %, memory {:.0} %, up {}", figures.cpu_percent, figures.memory_percent, span(figures.uptime_secs));
         head.push(("load".into(), load));
     }
     let facts = known.announce.iter().flat_map(|announce| &announce.content.facts).filter(|(key, _)| *key != native::DENIED_FACT);
@@ -78,7 +79,11 @@ fn describe_text(seen: &Seen, packs: &[PackDescription], now: u64) -> String {
     for pack in packs {
         lines.push(String::new());
         lines.push(format!("pack {} {}  {}", escape_control(&pack.name), escape_control(&pack.version), hex::encode(&pack.digest[..6])));
-        let powers: Vec<String> = pack.powers.iter().map(|power| format!("{} {}", escape_control(power), if granted(known, &pack.name, power) { "granted" } else { "denied" })).collect();
+        let powers: Vec<String> = pack
+            .powers
+            .iter()
+            .map(|power| format!("{} {}", escape_control(power), if granted(known, &pack.name, power) { "granted" } else { "denied" }))
+            .collect();
         if !powers.is_empty() {
             lines.push(format!("  powers: {}", powers.join(", ")));
         }
@@ -154,7 +159,10 @@ mod tests {
     fn a_description_as_json() {
         let json = describe_json(&seen(None), &[thermal()]);
         assert_eq!(json["packs"][0]["powers"], json!([{"name": "system", "state": "granted"}, {"name": "files", "state": "denied"}]));
-        assert_eq!((&json["packs"][0]["active"], &json["labels"], &json["fingerprint"]), (&json!(true), &json!({"site": "west"}), &json["id"]));
+        assert_eq!(
+            (&json["packs"][0]["active"], &json["labels"], &json["fingerprint"]),
+            (&json!(true), &json!({"site": "west"}), &json["id"])
+        );
         let command = &json["packs"][0]["commands"][0];
         assert_eq!(command["params"]["properties"]["zone"]["type"], "string");
         assert!(command["result"].is_object() && command["error"].is_object() && command["signature"].is_string());

@@ -28,11 +28,18 @@ pub(super) async fn invoke(context: &Context, node: &str, command: &str, how: &H
     let meant = find_command(&session, &seen.known, command).await?;
     let value = params(json.as_ref(), &args, &meant.command, &mut |path| std::fs::read(path))?;
     if meant.command.has_stream() && how.out.is_none() && !context.out.json {
-        return Err(Failure::new(Code::BadUsage, format!("`{}` gives bytes", meant.command.name)).hint("say where they go: `--out FILE`, or `--out -` for stdout"));
+        return Err(Failure::new(Code::BadUsage, format!("`{}` gives bytes", meant.command.name))
+            .hint("say where they go: `--out FILE`, or `--out -` for stdout"));
     }
     let deadline = context.global.timeout.unwrap_or(DEADLINE);
     let start_within = deadline.min(Duration::from_secs(limits::START_WITHIN_SECS));
-    let spec = CallSpec { deadline: Some(deadline), pack: meant.pack, start_within, input: how.stdin, ..CallSpec::new(meant.command.name.clone(), value) };
+    let spec = CallSpec {
+        deadline: Some(deadline),
+        pack: meant.pack,
+        start_within,
+        input: how.stdin,
+        ..CallSpec::new(meant.command.name.clone(), value)
+    };
     let mut lanes = Lanes::new(!context.out.json, how.out.as_deref())?;
     let drive = Drive::start(session, &seen, &spec).await?;
     let mut finished = finish(context.out, drive, &mut lanes, how.stdin, Some(deadline)).await;
@@ -179,7 +186,10 @@ mod tests {
     fn bytes_are_in_json_or_in_the_file() {
         let finished = Finished { result: Ok(photo(3)), receipt: None };
         let kept = finished_json(&snap(), &finished, &lanes(b"abc"), false);
-        assert_eq!(kept, json!({"ok": true, "result": {"width": 640, "image": "YWJj"}, "error": null, "stdout": "hi\n", "stderr": "", "receipt": null}));
+        assert_eq!(
+            kept,
+            json!({"ok": true, "result": {"width": 640, "image": "YWJj"}, "error": null, "stdout": "hi\n", "stderr": "", "receipt": null})
+        );
         let saved = finished_json(&snap(), &finished, &lanes(b"abc"), true);
         assert_eq!(saved["result"]["image"], json!({"bytes": 3, "sha256": "00".repeat(32)}));
         let stream = Command { result: Some(Type::Stream), ..snap() };

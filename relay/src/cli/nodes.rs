@@ -39,16 +39,19 @@ pub(super) async fn list(context: &Context) -> Result<u8, Failure> {
 }
 
 fn nodes_table(seen: &[Seen], now: u64) -> String {
-    let rows: Vec<Vec<String>> = seen.iter().map(|node| {
-        vec![
-            node.known.node.name.clone(),
-            node.known.id().short(),
-            node.status.clone(),
-            node.known.fact(fact::PLATFORM).unwrap_or("-").to_owned(),
-            or_dash(capabilities(&node.known).join(",")),
-            ago(node.last_seen, now),
-        ]
-    }).collect();
+    let rows: Vec<Vec<String>> = seen
+        .iter()
+        .map(|node| {
+            vec![
+                node.known.node.name.clone(),
+                node.known.id().short(),
+                node.status.clone(),
+                node.known.fact(fact::PLATFORM).unwrap_or("-").to_owned(),
+                or_dash(capabilities(&node.known).join(",")),
+                ago(node.last_seen, now),
+            ]
+        })
+        .collect();
     table(&["NAME", "ID", "STATUS", "PLATFORM", "CAPABILITIES", "LAST SEEN"], &rows)
 }
 
@@ -114,7 +117,8 @@ async fn tell_node(context: &Context, session: Session, seen: &Seen) -> Result<V
 /// `relay nodes rename`.
 pub(super) async fn rename(context: &Context, text: &str, name: &str) -> Result<u8, Failure> {
     if !valid_name(name) {
-        return Err(Failure::new(Code::BadUsage, format!("`{}` is not a node's name", name.escape_debug())).hint("lower-case letters, digits and dashes, at most 63"));
+        return Err(Failure::new(Code::BadUsage, format!("`{}` is not a node's name", name.escape_debug()))
+            .hint("lower-case letters, digits and dashes, at most 63"));
     }
     let (mut session, seen) = context.with_node(text).await?;
     // The relay may know a node of that name that this book does not.
@@ -149,8 +153,14 @@ pub(super) async fn label(context: &Context, text: &str, changes: &[String]) -> 
 
 /// `label=value`, or `label=` to take it away.
 fn read_label(text: &str) -> Result<(String, Option<String>), Failure> {
-    let bad = || Failure::new(Code::BadUsage, format!("`{}` is not label=value", text.escape_debug())).hint("labels are names; values have letters, digits, - _ and .");
-    let (label, value) = text.split_once('=').filter(|(label, value)| valid_name(label) && (value.is_empty() || valid_label_value(value))).ok_or_else(bad)?;
+    let bad = || {
+        Failure::new(Code::BadUsage, format!("`{}` is not label=value", text.escape_debug()))
+            .hint("labels are names; values have letters, digits, - _ and .")
+    };
+    let (label, value) = text
+        .split_once('=')
+        .filter(|(label, value)| valid_name(label) && (value.is_empty() || valid_label_value(value)))
+        .ok_or_else(bad)?;
     Ok((label.to_owned(), Some(value.to_owned()).filter(|value| !value.is_empty())))
 }
 
@@ -180,7 +190,10 @@ pub(super) async fn remove(context: &Context, text: &str) -> Result<u8, Failure>
     session.remove(id).await?;
     session.book.forget(&id)?;
     let name = &seen.known.node.name;
-    context.out.either(|| format!("removed: {name} ({}); its key is revoked", id.short()), || json!({"ok": true, "id": id.to_string(), "name": name}));
+    context.out.either(
+        || format!("removed: {name} ({}); its key is revoked", id.short()),
+        || json!({"ok": true, "id": id.to_string(), "name": name}),
+    );
     Ok(0)
 }
 
@@ -206,7 +219,13 @@ pub(super) mod tests {
         if let Some(denied) = denied {
             facts.insert(native::DENIED_FACT.into(), denied.into());
         }
-        let pack = AnnouncedPack { name: "thermal".into(), version: "0.1.0".into(), digest: [7; 32], description: [8; 32], interfaces: vec!["thermal".into(), "fans".into()] };
+        let pack = AnnouncedPack {
+            name: "thermal".into(),
+            version: "0.1.0".into(),
+            digest: [7; 32],
+            description: [8; 32],
+            interfaces: vec!["thermal".into(), "fans".into()],
+        };
         let content = AnnounceContent { boot_count: 1, seq: 1, facts, packs: vec![pack], counters: None };
         let node = Node {
             iss: KeyId([1; 32]),
@@ -221,7 +240,12 @@ pub(super) mod tests {
             replaces: None,
         };
         Seen {
-            known: Known { node, certificate: vec![], accepted: Time(1), announce: Some(Announced { bytes: vec![], order: (1, 1), content }) },
+            known: Known {
+                node,
+                certificate: vec![],
+                accepted: Time(1),
+                announce: Some(Announced { bytes: vec![], order: (1, 1), content }),
+            },
             status: "online".into(),
             connected_at: 1_700_000_000,
             last_seen: 1_700_000_100,

@@ -15,7 +15,10 @@ use super::args::{Grant, Use};
 use super::nodes::publish;
 use super::output::table;
 use super::time::date;
-use crate::operator::{Config, FINGERPRINT_DIGITS, Fleet, GrantText, GrantWish, Offered, Session, delegates, give, given, now, revoke, revoke_at, target, words};
+use crate::operator::{
+    Config, FINGERPRINT_DIGITS, Fleet, GrantText, GrantWish, Offered, Session, delegates, give, given, now, revoke, revoke_at, target,
+    words,
+};
 
 /// `relay init`.
 pub(super) fn init(context: &Context) -> Result<u8, Failure> {
@@ -49,7 +52,9 @@ pub(super) async fn use_relay(context: &Context, how: &Use) -> Result<u8, Failur
     if room.fleet_key()?.is_some() {
         if how.relay_key.is_none() {
             let failure = Failure::new(Code::BadUsage, format!("`{url}` shows the fingerprint {id}"));
-            return Err(failure.hint(format!("if `relay serve` printed the same there: relay use {url} --relay-key {}", &id[..FINGERPRINT_DIGITS])));
+            return Err(
+                failure.hint(format!("if `relay serve` printed the same there: relay use {url} --relay-key {}", &id[..FINGERPRINT_DIGITS]))
+            );
         }
         crate::init::list_relay(&context.home, &url, &key)?;
     } else {
@@ -63,7 +68,10 @@ pub(super) async fn use_relay(context: &Context, how: &Use) -> Result<u8, Failur
     let ca = context.global.ca.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
     let config = room.config()?;
     room.set_config(&Config { relay: Some(url.to_string()), ca: ca.or(config.ca.clone()), ..config })?;
-    context.out.either(|| format!("using {url} ({})", key.id().short()), || json!({"ok": true, "relay": url.to_string(), "key": shown, "fingerprint": id}));
+    context.out.either(
+        || format!("using {url} ({})", key.id().short()),
+        || json!({"ok": true, "relay": url.to_string(), "key": shown, "fingerprint": id}),
+    );
     Ok(0)
 }
 
@@ -98,10 +106,9 @@ pub(super) fn show(context: &Context) -> Result<u8, Failure> {
         }
     };
     let public = key.public();
-    context.out.either(
-        || show_text(&public, fleet.as_ref(), authority.as_ref()),
-        || show_json(&public, fleet.as_ref(), authority.as_ref()),
-    );
+    context
+        .out
+        .either(|| show_text(&public, fleet.as_ref(), authority.as_ref()), || show_json(&public, fleet.as_ref(), authority.as_ref()));
     Ok(0)
 }
 
@@ -170,9 +177,14 @@ fn grant_json(grant: &Granted) -> Json {
 /// `relay operator add`.
 pub(super) fn add(context: &Context, name: &str, key: &str) -> Result<u8, Failure> {
     if !valid_name(name) {
-        return Err(Failure::new(Code::BadUsage, format!("`{}` is not a name: lower-case letters, digits and dashes", name.escape_debug())));
+        return Err(Failure::new(
+            Code::BadUsage,
+            format!("`{}` is not a name: lower-case letters, digits and dashes", name.escape_debug()),
+        ));
     }
-    let key: PublicKey = key.parse().map_err(|error| Failure::new(Code::BadUsage, format!("read key: {error}")).hint("`relay operator show` on their machine prints it"))?;
+    let key: PublicKey = key.parse().map_err(|error| {
+        Failure::new(Code::BadUsage, format!("read key: {error}")).hint("`relay operator show` on their machine prints it")
+    })?;
     context.room.name_operator(name, &key)?;
     context.out.either(|| format!("{name} is {}", key.id().short()), || json!({"ok": true, "name": name, "key": key.to_string()}));
     Ok(0)
@@ -197,7 +209,11 @@ pub(super) fn grant(context: &Context, how: &Grant) -> Result<u8, Failure> {
     let (cti, text) = give(&context.room, &fleet, wish)?;
     let word = text.reveal()?;
     if !context.out.json {
-        context.out.talk(&format!("granted: {} until {}; they run: relay operator accept GRANT", &hex::encode(cti)[..12], date(now().plus(how.lasts.as_secs()).0)));
+        context.out.talk(&format!(
+            "granted: {} until {}; they run: relay operator accept GRANT",
+            &hex::encode(cti)[..12],
+            date(now().plus(how.lasts.as_secs()).0)
+        ));
     }
     context.out.either(|| word.clone(), || json!({"ok": true, "id": hex::encode(cti), "grant": word}));
     Ok(0)
@@ -226,8 +242,10 @@ pub(super) fn accept(context: &Context, text: &str) -> Result<u8, Failure> {
 /// `relay operator grants`.
 pub(super) fn grants(context: &Context) -> Result<u8, Failure> {
     let fleet = context.room.fleet()?;
-    let own: Vec<Granted> = fleet.authority(&context.room.chain()?).map(|authority| authority.grants().cloned().collect()).unwrap_or_default();
-    let all: Vec<(&str, Granted)> = own.into_iter().map(|grant| ("own", grant)).chain(given(&context.room)?.into_iter().map(|grant| ("given", grant))).collect();
+    let own: Vec<Granted> =
+        fleet.authority(&context.room.chain()?).map(|authority| authority.grants().cloned().collect()).unwrap_or_default();
+    let all: Vec<(&str, Granted)> =
+        own.into_iter().map(|grant| ("own", grant)).chain(given(&context.room)?.into_iter().map(|grant| ("given", grant))).collect();
     let names = context.room.operators()?;
     let name = |key: &PublicKey| names.iter().find(|(_, named)| **named == key.to_string()).map(|(name, _)| name.clone());
     let at = now();

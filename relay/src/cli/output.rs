@@ -119,7 +119,8 @@ mod tests {
 
     #[test]
     fn a_failure_has_its_way_out_below() {
-        let failure = Failure::new(Code::Denied, "`df` is not granted to pack `system`").hint("on that machine:\nagent allow system process df");
+        let failure =
+            Failure::new(Code::Denied, "`df` is not granted to pack `system`").hint("on that machine:\nagent allow system process df");
         insta::assert_snapshot!(failure_text(&failure, None), @r"
         error: `df` is not granted to pack `system`
           hint: on that machine:

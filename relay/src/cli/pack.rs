@@ -99,7 +99,14 @@ fn again(session: &Session) -> Result<Session, Failure> {
 }
 
 /// One signed call of the agent's own.
-async fn change(context: &Context, session: Session, seen: &Seen, command: &str, params: Value, deadline: Duration) -> Result<Value, Failure> {
+async fn change(
+    context: &Context,
+    session: Session,
+    seen: &Seen,
+    command: &str,
+    params: Value,
+    deadline: Duration,
+) -> Result<Value, Failure> {
     let deadline = context.global.timeout.unwrap_or(deadline);
     let spec = CallSpec { deadline: Some(deadline), ..CallSpec::new(command, params) };
     plain(context, Drive::start(session, seen, &spec).await?, Some(deadline)).await
@@ -107,7 +114,10 @@ async fn change(context: &Context, session: Session, seen: &Seen, command: &str,
 
 fn texts(value: &Value, name: &str) -> Vec<String> {
     match value.get(name) {
-        Some(Value::Array(items)) => items.iter().filter_map(|item| if let Value::Text(text) = item { Some(escape_control(text).into_owned()) } else { None }).collect(),
+        Some(Value::Array(items)) => items
+            .iter()
+            .filter_map(|item| if let Value::Text(text) = item { Some(escape_control(text).into_owned()) } else { None })
+            .collect(),
         _ => Vec::new(),
     }
 }
@@ -127,7 +137,9 @@ fn tell_installed(context: &Context, seen: &Seen, result: &Result<Value, Failure
             context.out.data(&installed_text(node, value));
             let pack = text(value, "name");
             for power in texts(value, "denied_powers") {
-                context.out.talk(&format!("{node}: {pack} asks for the power `{power}`, which is not granted; on that machine: agent allow {pack} {power}"));
+                context.out.talk(&format!(
+                    "{node}: {pack} asks for the power `{power}`, which is not granted; on that machine: agent allow {pack} {power}"
+                ));
             }
         }
     }

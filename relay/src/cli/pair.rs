@@ -74,7 +74,9 @@ struct Slot {
 }
 
 async fn slot(session: &Session, ttl_secs: u64) -> Result<(Slot, u64), Failure> {
-    let Answer::Slot { slot, expires_at } = session.link.ask(Ask::PairNew { ttl_secs }).await? else { return Err(unexpected("a slot for a code")) };
+    let Answer::Slot { slot, expires_at } = session.link.ask(Ask::PairNew { ttl_secs }).await? else {
+        return Err(unexpected("a slot for a code"));
+    };
     let shown = match slot {
         1 => 0,
         slot => u16::try_from(slot).ok().filter(|slot| (2..1000).contains(slot)).ok_or_else(|| unexpected("a slot that can be shown"))?,
@@ -96,7 +98,12 @@ fn code_text(code: &str, ttl: u64, command: &str) -> String {
 }
 
 /// Waits for a machine; none when the code is used up.
-async fn wait(context: &Context, desk: &mut Desk<'_>, frames: &mut mpsc::Receiver<Frame>, until: Instant) -> Result<Option<Box<Known>>, Failure> {
+async fn wait(
+    context: &Context,
+    desk: &mut Desk<'_>,
+    frames: &mut mpsc::Receiver<Frame>,
+    until: Instant,
+) -> Result<Option<Box<Known>>, Failure> {
     loop {
         let frame = tokio::select! {
             frame = frames.recv() => frame.ok_or_else(|| lost(desk.session))?,
@@ -117,7 +124,8 @@ async fn wait(context: &Context, desk: &mut Desk<'_>, frames: &mut mpsc::Receive
 
 fn lost(session: &Session) -> Failure {
     let why = session.link.over().unwrap_or_else(|| "it ended".into());
-    Failure::new(Code::RelayUnreachable, format!("the link to the relay is over: {why}")).hint("the code ended with it; `relay pair new` makes another")
+    Failure::new(Code::RelayUnreachable, format!("the link to the relay is over: {why}"))
+        .hint("the code ended with it; `relay pair new` makes another")
 }
 
 /// Everybody who must know it is told.
@@ -132,7 +140,11 @@ async fn paired(context: &Context, session: &mut Session, known: Known, replaced
     }
     let text = format!("paired: {} ({})", known.node.name, known.id().short());
     // JSON's one object on stdout was the code.
-    if context.out.json { context.out.talk(&text) } else { context.out.data(&text) }
+    if context.out.json {
+        context.out.talk(&text)
+    } else {
+        context.out.data(&text)
+    }
     Ok(0)
 }
 
@@ -204,8 +216,11 @@ fn choose<'p>(all: &'p [Pending], text: &str) -> Result<&'p Pending, Failure> {
     let found = [exact, named, begun].into_iter().find(|found| !found.is_empty()).unwrap_or_default();
     match found.as_slice() {
         [one] => Ok(one),
-        [] => Err(Failure::new(Code::BadUsage, format!("nobody waits as `{}`", text.escape_debug())).hint("`relay pair list` shows who does")),
-        _ => Err(Failure::new(Code::BadUsage, format!("several machines wait as `{}`", text.escape_debug())).hint("name one by its request; compare fingerprints")),
+        [] => {
+            Err(Failure::new(Code::BadUsage, format!("nobody waits as `{}`", text.escape_debug())).hint("`relay pair list` shows who does"))
+        }
+        _ => Err(Failure::new(Code::BadUsage, format!("several machines wait as `{}`", text.escape_debug()))
+            .hint("name one by its request; compare fingerprints")),
     }
 }
 
@@ -221,7 +236,8 @@ pub(super) async fn approve(context: &Context, how: &PairApprove) -> Result<u8, 
         (None, Some(_)) => None,
         (None, None) => Some(ask_digits(context, pending).await?),
     };
-    let code = code.map(|digits| PairingCode::parse(&digits)).transpose().map_err(|error| Failure::new(Code::BadUsage, error.to_string()))?;
+    let code =
+        code.map(|digits| PairingCode::parse(&digits)).transpose().map_err(|error| Failure::new(Code::BadUsage, error.to_string()))?;
     let wish = NameWish { name: how.name.clone(), ..NameWish::default() };
     let mut frames = session.link.pairing_frames();
     session.tell(Ask::PairTake { request: pending.request.clone() }).await?;
@@ -252,7 +268,9 @@ async fn exchange(desk: &mut Desk<'_>, frames: &mut mpsc::Receiver<Frame>) -> Re
         match desk.take(frame).await? {
             Step::Nothing => {}
             Step::Paired(known) => return Ok(known),
-            Step::Failed(error) => return Err(Failure::from(error).hint("that machine must ask again: `agent pair` there shows new digits")),
+            Step::Failed(error) => {
+                return Err(Failure::from(error).hint("that machine must ask again: `agent pair` there shows new digits"));
+            }
         }
     }
 }
@@ -265,12 +283,17 @@ fn pin(pending: &Pending, text: &str) -> Result<KeyId, Failure> {
     }
     match id.to_string().starts_with(&text) {
         true => Ok(id),
-        false => Err(Failure::new(Code::BadKey, format!("the machine that waits shows {id}, `--node` is another")).hint("somebody else may be asking in its name")),
+        false => Err(Failure::new(Code::BadKey, format!("the machine that waits shows {id}, `--node` is another"))
+            .hint("somebody else may be asking in its name")),
     }
 }
 
 async fn ask_digits(context: &Context, pending: &Pending) -> Result<String, Failure> {
-    context.out.talk(&format!("{} ({}) wants in; type the digits it shows:", escape_control(given_name(pending)), &pending.key.id().to_string()[..FINGERPRINT_DIGITS]));
+    context.out.talk(&format!(
+        "{} ({}) wants in; type the digits it shows:",
+        escape_control(given_name(pending)),
+        &pending.key.id().to_string()[..FINGERPRINT_DIGITS]
+    ));
     let line = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
         std::io::stdin().read_line(&mut line).map(|_| line)
@@ -287,7 +310,10 @@ pub(super) async fn reject(context: &Context, text: &str) -> Result<u8, Failure>
     let all = pendings(&session).await?;
     let pending = choose(&all, text)?;
     session.tell(Ask::PairReject { request: pending.request.clone() }).await?;
-    context.out.either(|| format!("rejected: {} ({})", pending.request, escape_control(given_name(pending))), || json!({"ok": true, "request": pending.request}));
+    context.out.either(
+        || format!("rejected: {} ({})", pending.request, escape_control(given_name(pending))),
+        || json!({"ok": true, "request": pending.request}),
+    );
     Ok(0)
 }
 
@@ -297,7 +323,8 @@ mod tests {
     use outhaul_protocol::keys::SecretKey;
 
     fn pending(request: &str, hostname: &str) -> Pending {
-        let facts = [(fact::HOSTNAME, hostname), (fact::PLATFORM, "linux-x86_64")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let facts =
+            [(fact::HOSTNAME, hostname), (fact::PLATFORM, "linux-x86_64")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         Pending { request: request.into(), key: SecretKey::from_bytes(&[3; 32]).public(), facts, asked_at: 100, expires_at: 400 }
     }
 

@@ -68,9 +68,10 @@ fn params(run: &Run) -> Result<Value, Failure> {
     }
     if !run.env.is_empty() {
         let pair = |pair: &String| {
-            let (name, value) = pair.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(|| {
-                Failure::new(Code::BadUsage, format!("`--env {}` is not NAME=VALUE", pair.escape_debug()))
-            })?;
+            let (name, value) = pair
+                .split_once('=')
+                .filter(|(name, _)| !name.is_empty())
+                .ok_or_else(|| Failure::new(Code::BadUsage, format!("`--env {}` is not NAME=VALUE", pair.escape_debug())))?;
             Ok(Value::Array(vec![name.into(), value.into()]))
         };
         params.push(("env".into(), Value::Array(run.env.iter().map(pair).collect::<Result<_, Failure>>()?)));
@@ -123,8 +124,17 @@ mod tests {
 
     #[test]
     fn arguments_are_passed_as_they_are() {
-        let run = Run { node: "n".into(), cwd: Some("/srv".into()), env: vec!["A=b=c".into()], stdin: false, argv: vec!["sh".into(), "-c".into(), "a b".into()] };
-        assert_eq!(params(&run).expect("reads").to_json(None).to_string(), r#"{"argv":["sh","-c","a b"],"cwd":"/srv","env":[["A","b=c"]]}"#);
+        let run = Run {
+            node: "n".into(),
+            cwd: Some("/srv".into()),
+            env: vec!["A=b=c".into()],
+            stdin: false,
+            argv: vec!["sh".into(), "-c".into(), "a b".into()],
+        };
+        assert_eq!(
+            params(&run).expect("reads").to_json(None).to_string(),
+            r#"{"argv":["sh","-c","a b"],"cwd":"/srv","env":[["A","b=c"]]}"#
+        );
         let run = Run { env: vec!["A".into()], ..run };
         assert_eq!(params(&run).expect_err("no value").code, Code::BadUsage);
     }

@@ -57,7 +57,9 @@ mod tests {
 
     #[test]
     fn durations_as_people_type_them() {
-        for (text, millis) in [("500ms", 500), ("60", 60_000), ("90s", 90_000), ("5m", 300_000), ("12h", 43_200_000), ("30d", 2_592_000_000)] {
+        for (text, millis) in
+            [("500ms", 500), ("60", 60_000), ("90s", 90_000), ("5m", 300_000), ("12h", 43_200_000), ("30d", 2_592_000_000)]
+        {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "s", "-1", "0", "1.5s", "5 m", "1y", "99999999999d", "20000000000000000000"] {

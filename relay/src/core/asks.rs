@@ -9,7 +9,7 @@ use std::time::Duration;
 use outhaul_protocol::cbor::{Blob, Maybe};
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::{Answer, Ask, Frame, Trouble};
-use outhaul_protocol::keys::{Digest, KeyId};
+use outhaul_protocol::keys::{Digest, KeyId, sha256};
 use outhaul_protocol::objects::Control;
 use outhaul_protocol::signed::Signed;
 
@@ -65,9 +65,10 @@ fn admit(operator: &OperatorSession, body: &[u8], control: Option<Blob>) -> Resu
     if !ask.changes() {
         return Ok(ask);
     }
-    let control = control.ok_or_else(|| Failure::new(Code::BadSignature, "a request that changes something must be signed over this link"))?;
+    let control =
+        control.ok_or_else(|| Failure::new(Code::BadSignature, "a request that changes something must be signed over this link"))?;
     let control = Signed::<Control>::from_bytes(&control.0)?.verify(&operator.key)?;
-    if control.transcript != operator.transcript || control.body.0 != body {
+    if control.transcript != operator.transcript || control.body != sha256(body) {
         return Err(Failure::new(Code::BadSignature, "the request was signed for another link, or is another one"));
     }
     if control.counter <= operator.counter.load(Ordering::Relaxed) {
@@ -79,7 +80,9 @@ fn admit(operator: &OperatorSession, body: &[u8], control: Option<Blob>) -> Resu
 
 fn dispatch(hub: &Arc<Hub>, pending: Pending, ask: Ask) {
     match ask {
-        Ask::Nodes { lookup } => store(hub, pending, move |hub, _, db| Ok(Answer::Nodes { nodes: registry::look_up(db, hub, &lookup, None)? })),
+        Ask::Nodes { lookup } => {
+            store(hub, pending, move |hub, _, db| Ok(Answer::Nodes { nodes: registry::look_up(db, hub, &lookup, None)? }))
+        }
         Ask::NodesAfter { lookup, after } => {
             store(hub, pending, move |hub, _, db| Ok(Answer::Nodes { nodes: registry::look_up(db, hub, &lookup, Some(&after))? }));
         }
@@ -117,7 +120,8 @@ fn refuse_when_full(queued: Result<(), Full>, operator: Arc<OperatorSession>, id
 fn description(db: &mut Db, digest: &Digest) -> Answered {
     match db.description(digest)? {
         Some(bytes) => Ok(Answer::Bytes { bytes: Blob(bytes) }),
-        None => Err(Failure::new(Code::UnknownCommand, "the relay has no such description").hint("the node sends it when it is connected; try again")),
+        None => Err(Failure::new(Code::UnknownCommand, "the relay has no such description")
+            .hint("the node sends it when it is connected; try again")),
     }
 }
 
@@ -164,7 +168,12 @@ fn answer_now(hub: &Arc<Hub>, operator: &Arc<OperatorSession>, ask: Ask) -> Answ
     if let Ask::Status {} = ask {
         let (nodes, operators) = hub.sessions.count();
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        return Ok(Answer::Status { version, uptime_secs: hub.started.elapsed().as_secs(), nodes: nodes as u64, operators: operators as u64 });
+        return Ok(Answer::Status {
+            version,
+            uptime_secs: hub.started.elapsed().as_secs(),
+            nodes: nodes as u64,
+            operators: operators as u64,
+        });
     }
     if operator.authority.rights().enrol.is_none() {
         return Err(lacks("enrol"));

@@ -59,7 +59,6 @@ async fn admit(hub: &Arc<Hub>, proven: Proven, peer: SocketAddr) -> Result<Admit
             admit::node(hub, &proven).await?;
             let session = hub.sessions.begin();
             welcome(&session, None);
-            hub.notices.known().frames().iter().for_each(|frame| session.say(frame));
             Ok(Admitted::Node(Arc::new(NodeSession { session, key: proven.key, id, state: Mutex::default() })))
         }
         Role::Operator => {
@@ -118,10 +117,13 @@ async fn run(socket: Socket, session: &Session, on_frame: impl FnMut(Bytes) -> R
 async fn serve_node(hub: Arc<Hub>, socket: Socket, node: Arc<NodeSession>) {
     let _gone = NodeGuard { hub: &hub, node: &node };
     hub.sessions.add_node(&node);
-    // A revocation may have come between the judgement and the list.
-    if hub.notices.known().revoked.has_key(&node.id) {
+    // Only now: a notice that came between the judgement and the list would have passed this node by.
+    let notices = hub.notices.known();
+    notices.frames().iter().for_each(|frame| node.session.say(frame));
+    if notices.revoked.has_key(&node.id) {
         node.session.end("revoked", "this key is revoked");
     }
+    drop(notices);
     tracing::info!(node = %node.id.short(), session = node.session.number, "node connected");
     let ended = run(socket, &node.session, |frame| node::receive(&hub, &node, frame)).await;
     tracing::info!(node = %node.id.short(), session = node.session.number, reason = %ended, "node disconnected");

@@ -16,7 +16,7 @@ pub(crate) fn receive(hub: &Arc<Hub>, guest: &Arc<GuestSession>, bytes: &Bytes) 
         Ok(Frame::Ping { token }) => guest.session.say(&Frame::Pong { token }),
         Ok(Frame::Pong { .. }) => {}
         Ok(Frame::PairJoin { slot, message, facts }) => pairings::join(hub, guest, slot, message, facts),
-        Ok(Frame::PairMessage { pairing, message }) => pairings::from_guest(hub, guest, pairing, message, bytes),
+        Ok(Frame::PairMessage { pairing, message }) => pairings::hear(hub, guest, pairing, message, bytes),
         Ok(Frame::PairEnd { pairing, code, message }) => hub.pairings.end(End::Guest(guest.session.number), pairing, &code, &message),
         Ok(Frame::Goodbye { .. }) => return Err("goodbye".into()),
         Ok(_) => return Err("a frame that guests do not send".into()),

@@ -84,7 +84,8 @@ fn announce(hub: &Arc<Hub>, node: &Arc<NodeSession>, signed: Vec<u8>) -> Result<
     if signed.len() > limits::ANNOUNCE + ENVELOPE {
         return Err(format!("an announce has at most {} bytes", limits::ANNOUNCE));
     }
-    let announce = Signed::<Announce>::from_bytes(&signed).and_then(|announce| announce.verify(&node.key)).map_err(|error| error.to_string())?;
+    let announce =
+        Signed::<Announce>::from_bytes(&signed).and_then(|announce| announce.verify(&node.key)).map_err(|error| error.to_string())?;
     if announce.aud != hub.fleet.id() {
         return Err("the announce is not for this fleet".into());
     }

@@ -80,9 +80,10 @@ impl Notices {
                 let list = verify_relays(&self.fleet, signed, clock)?;
                 match &known.relays {
                     Some(same) if **same == *signed => Ok(None),
-                    Some(_) if list.serial <= known.relays_serial => {
-                        Err(Failure::new(Code::Replayed, format!("relays {} are not newer than {}, which are known", list.serial, known.relays_serial)))
-                    }
+                    Some(_) if list.serial <= known.relays_serial => Err(Failure::new(
+                        Code::Replayed,
+                        format!("relays {} are not newer than {}, which are known", list.serial, known.relays_serial),
+                    )),
                     _ => Ok(Some(Known { relays: Some(signed.into()), relays_serial: list.serial, ..known })),
                 }
             }
@@ -101,7 +102,8 @@ impl Notices {
 impl Known {
     /// As frames for nodes.
     pub(crate) fn frames(&self) -> Vec<Frame> {
-        let relays = self.relays.iter().map(|signed| Frame::Notice { signed: Blob(signed.to_vec()), kind: RELAYS.into(), chain: Vec::new() });
+        let relays =
+            self.relays.iter().map(|signed| Frame::Notice { signed: Blob(signed.to_vec()), kind: RELAYS.into(), chain: Vec::new() });
         let revocations = self.revocations.iter().map(|list| Frame::Notice {
             signed: list.list.clone(),
             kind: REVOCATIONS.into(),

@@ -31,7 +31,7 @@ fn control(hub: &Arc<Hub>, operator: &Arc<OperatorSession>, bytes: &Bytes) -> Re
         Ok(Frame::Ping { token }) => operator.session.say(&Frame::Pong { token }),
         Ok(Frame::Pong { .. }) => {}
         Ok(Frame::Request { id, body, control }) => asks::request(hub, operator, id, &body.0, control.0),
-        Ok(Frame::PairMessage { pairing, .. }) => hub.pairings.from_maker(operator.session.number, pairing, bytes),
+        Ok(Frame::PairMessage { pairing, .. }) => hub.pairings.say(operator.session.number, pairing, bytes),
         Ok(Frame::PairEnd { pairing, code, message }) => hub.pairings.end(End::Maker(operator.session.number), pairing, &code, &message),
         Ok(Frame::Goodbye { .. }) => return Err("goodbye".into()),
         Ok(_) => return Err(goodbye(operator, "a frame that operators do not send")),

@@ -7,22 +7,20 @@
 
 mod budget;
 mod detached;
+mod state;
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use outhaul_protocol::cbor::Blob;
-use outhaul_protocol::describe::fact;
 use outhaul_protocol::error::{Code, Failure};
-use outhaul_protocol::frame::{Facts, Frame, Pending};
+use outhaul_protocol::frame::{Facts, Pending};
 use outhaul_protocol::limits;
-use outhaul_protocol::time::Time;
 use tokio::time::Instant;
 
-use self::budget::Budget;
-use self::detached::{Detached, Step};
+use self::detached::Detached;
+use self::state::{Slot, State, Waiting, ended};
 use super::clock;
 use super::hub::Hub;
 use super::sessions::{GuestSession, OperatorSession};
@@ -31,22 +29,12 @@ pub(crate) use self::detached::open as open_detached;
 
 /// Codes one operator's session may have outstanding.
 const SLOTS_PER_SESSION: usize = 8;
-/// Runs at once at one slot: more would be a crowd of guessers.
-const RUNS_PER_SLOT: usize = 4;
 /// Guests connected from one address, and requests waiting from there.
 const GUESTS_PER_ADDRESS: usize = 16;
-/// How long a run may take: somebody may have to type the other machine's digits meanwhile.
-const RUN: Duration = Duration::from_secs(300);
-/// How long a request waits for approval.
-const WAITING: Duration = Duration::from_secs(3600);
 /// Messages of one side in one run: an honest one has two.
 const MESSAGES: u32 = 4;
-/// Entries of what a guest says about itself, and their bytes.
-const FACTS: (usize, usize) = (16, 1024);
 /// What ends a run that came to its end.
 const DONE: &str = "done";
-/// Bytes of a sentence that is passed on.
-const SENTENCE: usize = 256;
 
 /// Who made a code.
 #[derive(Debug, Clone)]
@@ -73,65 +61,6 @@ pub(crate) enum End {
 pub(crate) struct Pairings {
     guests: usize,
     state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    slots: BTreeMap<u64, Slot>,
-    runs: HashMap<u64, Run>,
-    waiting: Vec<Waiting>,
-    guests: HashMap<u64, Arc<GuestSession>>,
-    last_run: u64,
-    budget: Budget,
-}
-
-#[derive(Debug)]
-struct Slot {
-    maker: Maker,
-    expires: Instant,
-}
-
-#[derive(Debug)]
-struct Run {
-    slot: u64,
-    guest: Arc<GuestSession>,
-    maker: Maker,
-    /// where the relay stands, when it is the maker
-    step: Arc<Mutex<Option<Step>>>,
-    from_guest: u32,
-    from_maker: u32,
-    deadline: Instant,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    request: String,
-    guest: Arc<GuestSession>,
-    message: Blob,
-    facts: Facts,
-    asked_at: Time,
-    expires: Instant,
-}
-
-fn ended(pairing: u64, code: &str, message: &str) -> Frame {
-    let cut = (0..=SENTENCE.min(message.len())).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
-    Frame::PairEnd { pairing, code: code.chars().take(32).collect(), message: message[..cut].into() }
-}
-
-impl Run {
-    fn tell_guest(&self, pairing: u64, code: &str, message: &str) {
-        self.guest.session.say(&ended(pairing, code, message));
-    }
-
-    fn tell_maker(&self, pairing: u64, code: &str, message: &str) {
-        if let Maker::Operator(operator) = &self.maker {
-            operator.session.say(&ended(pairing, code, message));
-        }
-    }
-
-    fn made_by(&self, session: u64) -> bool {
-        matches!(&self.maker, Maker::Operator(operator) if operator.session.number == session)
-    }
 }
 
 impl Pairings {
@@ -217,7 +146,7 @@ impl Pairings {
     }
 
     /// Passes a message of a code's maker on to its guest.
-    pub(crate) fn from_maker(&self, session: u64, pairing: u64, frame: &Bytes) {
+    pub(crate) fn say(&self, session: u64, pairing: u64, frame: &Bytes) {
         let mut state = self.state();
         let Some(run) = state.runs.get_mut(&pairing).filter(|run| run.made_by(session)) else { return };
         run.from_maker += 1;
@@ -304,144 +233,6 @@ impl Pairings {
     }
 }
 
-impl Slot {
-    fn made_by(&self, session: u64) -> bool {
-        matches!(&self.maker, Maker::Operator(operator) if operator.session.number == session)
-    }
-}
-
-impl Waiting {
-    fn pending(&self) -> Pending {
-        Pending {
-            request: self.request.clone(),
-            key: self.guest.key,
-            facts: self.facts.clone(),
-            asked_at: self.asked_at.0,
-            expires_at: self.asked_at.plus(WAITING.as_secs()).0,
-        }
-    }
-
-    fn called(&self, text: &str) -> bool {
-        ["name", fact::HOSTNAME].iter().any(|key| self.facts.get(*key).is_some_and(|found| found == text))
-    }
-}
-
-impl State {
-    /// A run between a guest and a code's maker; the maker gets the guest's join.
-    fn begin(&mut self, slot: u64, guest: &Arc<GuestSession>, maker: Maker, message: Blob, facts: Facts) {
-        self.last_run += 1;
-        let pairing = self.last_run;
-        let mut step = Arc::new(Mutex::new(None));
-        match &maker {
-            Maker::Operator(operator) => {
-                operator.session.say(&Frame::PairOffer { pairing, slot, message, key: guest.key, facts });
-            }
-            Maker::Relay(detached) => match detached.answer(&message.0, facts) {
-                Ok((begun, answer)) => {
-                    step = Arc::new(Mutex::new(Some(begun)));
-                    guest.session.say(&Frame::PairMessage { pairing, message: Blob(answer) });
-                }
-                Err(failure) => return guest.session.say(&ended(pairing, failure.code.as_str(), &failure.message)),
-            },
-        }
-        let run = Run { slot, guest: guest.clone(), maker, step, from_guest: 0, from_maker: 0, deadline: Instant::now() + RUN };
-        self.runs.insert(pairing, run);
-    }
-
-    fn end(&mut self, pairing: u64, by: End, code: &str, message: &str) {
-        let may = |run: &Run| match by {
-            End::Guest(session) => run.guest.session.number == session,
-            End::Maker(session) => run.made_by(session),
-            End::Relay => true,
-        };
-        if !self.runs.get(&pairing).is_some_and(may) {
-            return;
-        }
-        let Some(run) = self.runs.remove(&pairing) else { return };
-        if !matches!(by, End::Guest(_)) {
-            run.tell_guest(pairing, code, message);
-        }
-        if !matches!(by, End::Maker(_)) {
-            run.tell_maker(pairing, code, message);
-        }
-    }
-
-    fn end_all(&mut self, which: impl Fn(&Run) -> bool, by: End, message: &str) {
-        let code = if by == End::Relay { Code::Deadline } else { Code::LinkLost };
-        let over: Vec<u64> = self.runs.iter().filter(|(_, run)| which(run)).map(|(pairing, _)| *pairing).collect();
-        for pairing in over {
-            self.end(pairing, by, code.as_str(), message);
-        }
-    }
-
-    /// The one request that is meant: by its short name or the start of it, by the key's id, or by the machine's name.
-    fn find(&self, text: &str) -> Result<usize, Failure> {
-        let matching = |fits: &dyn Fn(&Waiting) -> bool| -> Vec<usize> { (0..self.waiting.len()).filter(|at| fits(&self.waiting[*at])).collect() };
-        let mut found = matching(&|waiting| waiting.request == text);
-        if found.is_empty() {
-            found = matching(&|waiting| waiting.called(text) || (text.len() >= 2 && waiting.guest.id.to_string().starts_with(text)));
-        }
-        match found.as_slice() {
-            [one] => Ok(*one),
-            [] => Err(Failure::new(Code::UnknownNode, format!("no request `{}` is waiting", text.escape_debug()))
-                .hint("`relay pair list` shows those that are")),
-            many => {
-                let names: Vec<_> = many.iter().map(|at| self.waiting[*at].request.as_str()).collect();
-                Err(Failure::new(Code::AmbiguousNode, format!("`{}` means several requests", text.escape_debug())).hint(format!("name one of {}", names.join(", "))))
-            }
-        }
-    }
-
-    fn busy(&self, guest: &GuestSession) -> bool {
-        let number = guest.session.number;
-        self.runs.values().any(|run| run.guest.session.number == number) || self.waiting.iter().any(|waiting| waiting.guest.session.number == number)
-    }
-
-    fn wait(&mut self, guest: &Arc<GuestSession>, message: Blob, facts: Facts) -> Result<(), Failure> {
-        // The same machine asking again, perhaps after its link was lost: the newer request stands.
-        if let Some(at) = self.waiting.iter().position(|waiting| waiting.guest.id == guest.id) {
-            self.waiting.remove(at).guest.session.end("replaced", "this machine asks again on another connection");
-        }
-        let same = self.waiting.iter().filter(|waiting| waiting.guest.address == guest.address).count();
-        if self.waiting.len() >= limits::PAIRINGS || same >= GUESTS_PER_ADDRESS {
-            return Err(Failure::new(Code::Busy, "too many machines wait for approval; try again later"));
-        }
-        let id = guest.id.to_string();
-        let taken = |name: &str| self.waiting.iter().any(|waiting| waiting.request == name);
-        let request = (4..=id.len()).map(|length| &id[..length]).find(|name| !taken(name)).unwrap_or(&id).to_owned();
-        let waiting = Waiting { request, guest: guest.clone(), message, facts, asked_at: clock::now(), expires: Instant::now() + WAITING };
-        let Pending { request, expires_at, .. } = waiting.pending();
-        guest.session.say(&Frame::PairPending { request, expires_at });
-        self.waiting.push(waiting);
-        Ok(())
-    }
-
-    fn knock(&mut self, guest: &Arc<GuestSession>, slot: u64, message: Blob, facts: Facts) -> Result<(), Failure> {
-        if facts.len() > FACTS.0 || facts.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > FACTS.1 {
-            return Err(Failure::new(Code::TooLarge, "a machine says less about itself when it asks to be paired"));
-        }
-        if self.busy(guest) {
-            return Err(Failure::new(Code::Busy, "one pairing at a time"));
-        }
-        if !self.budget.take(guest.address) {
-            return Err(Failure::new(Code::Busy, "too many attempts from this address; try again in a minute"));
-        }
-        if slot == 0 {
-            return self.wait(guest, message, facts);
-        }
-        // Judged now and not by a timer: a code that has run out is as one that never was.
-        let maker = match self.slots.get(&slot) {
-            Some(found) if found.expires > Instant::now() => found.maker.clone(),
-            _ => return Err(Failure::new(Code::NotPaired, "no such code is waiting here; it may have run out or been used")),
-        };
-        if self.runs.values().filter(|run| run.slot == slot).count() >= RUNS_PER_SLOT {
-            return Err(Failure::new(Code::Busy, "others are trying this code; try again in a moment"));
-        }
-        self.begin(slot, guest, maker, message, facts);
-        Ok(())
-    }
-}
-
 /// A guest asks to join.
 pub(crate) fn join(hub: &Hub, guest: &Arc<GuestSession>, slot: u64, message: Blob, facts: Facts) {
     let outcome = hub.pairings.state().knock(guest, slot, message, facts);
@@ -452,7 +243,7 @@ pub(crate) fn join(hub: &Hub, guest: &Arc<GuestSession>, slot: u64, message: Blo
 }
 
 /// Passes a guest's message on to whoever made the code.
-pub(crate) fn from_guest(hub: &Arc<Hub>, guest: &Arc<GuestSession>, pairing: u64, message: Blob, frame: &Bytes) {
+pub(crate) fn hear(hub: &Arc<Hub>, guest: &Arc<GuestSession>, pairing: u64, message: Blob, frame: &Bytes) {
     let (maker, step, slot, said) = {
         let mut state = hub.pairings.state();
         let Some(run) = state.runs.get_mut(&pairing).filter(|run| run.guest.session.number == guest.session.number) else { return };

@@ -47,9 +47,8 @@ pub(crate) fn judge(
             _ => mine(node, key),
         };
     };
-    let known = decode(&kept.certificate).and_then(|known| {
-        Ok(verify_kept_certificate(fleet, &known, Reading::sure(kept.accepted_at), clock, revoked)?)
-    });
+    let known = decode(&kept.certificate)
+        .and_then(|known| Ok(verify_kept_certificate(fleet, &known, Reading::sure(kept.accepted_at), clock, revoked)?));
     match known {
         Ok(known) => match Signed::<Node>::from_bytes(&certificate.node.0)?.unverified().serial {
             serial if serial <= known.serial => Ok(Judged::Known),

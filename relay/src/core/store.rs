@@ -92,7 +92,8 @@ impl Db {
         let db = Db { connection };
         match db.prepare().map_err(|error| failed(&error))? {
             VERSION => Ok(db),
-            other => Err(failed(&format!("it is of version {other}, this relay knows {VERSION}")).hint("update the relay, or move the file away: nodes come back by themselves")),
+            other => Err(failed(&format!("it is of version {other}, this relay knows {VERSION}"))
+                .hint("update the relay, or move the file away: nodes come back by themselves")),
         }
     }
 
@@ -158,9 +159,11 @@ impl Db {
     /// Forgets a node; its certificates up to this serial bring it back no more.
     pub(crate) fn remove_node(&mut self, id: &KeyId, serial: u64, at: Time) -> Stored<()> {
         self.connection.prepare_cached("DELETE FROM nodes WHERE id = ?1")?.execute([&id.0[..]])?;
-        self.connection
-            .prepare_cached("INSERT OR REPLACE INTO removed(id, serial, at) VALUES(?1, ?2, ?3)")?
-            .execute(params![&id.0[..], bits(serial), bits(at.0)])?;
+        self.connection.prepare_cached("INSERT OR REPLACE INTO removed(id, serial, at) VALUES(?1, ?2, ?3)")?.execute(params![
+            &id.0[..],
+            bits(serial),
+            bits(at.0)
+        ])?;
         Ok(())
     }
 

@@ -141,8 +141,10 @@ impl Book {
         match found.as_slice() {
             [] => Ok(None),
             [one] => Ok(Some(*one)),
-            many => Err(Failure::new(Code::AmbiguousNode, format!("`{text}` means {} nodes: {}", many.len(), self.candidates(many.iter())))
-                .hint("name one by more digits of its id; `relay nodes rename ID NAME` gives it a name of its own")),
+            many => {
+                Err(Failure::new(Code::AmbiguousNode, format!("`{text}` means {} nodes: {}", many.len(), self.candidates(many.iter())))
+                    .hint("name one by more digits of its id; `relay nodes rename ID NAME` gives it a name of its own"))
+            }
         }
     }
 
@@ -175,7 +177,9 @@ impl Book {
         let Some(name) = self.names.get(id) else { return Ok(None) };
         let path = self.file(id, name);
         let Some(bytes) = read_optional(&path)? else { return Ok(None) };
-        let bad = |what: &dyn std::fmt::Display| Failure::new(Code::BadConfig, format!("read `{}`: {what}", path.display())).hint("remove the file: the relay tells it again");
+        let bad = |what: &dyn std::fmt::Display| {
+            Failure::new(Code::BadConfig, format!("read `{}`: {what}", path.display())).hint("remove the file: the relay tells it again")
+        };
         let kept: Kept = serde_json::from_slice(&bytes).map_err(|error| bad(&error))?;
         let certificate = STANDARD.decode(&kept.certificate).map_err(|error| bad(&error))?;
         let accepted = Time(kept.accepted);
@@ -268,7 +272,8 @@ impl Book {
             let node = self.prove(bytes, None)?;
             if node != known.node {
                 let text = format!("two different certificates of `{}` have serial {serial}", known.node.name);
-                return Err(Failure::new(Code::BadSignature, text).hint("somebody with the right to enrol signed both: find out who before you trust either"));
+                return Err(Failure::new(Code::BadSignature, text)
+                    .hint("somebody with the right to enrol signed both: find out who before you trust either"));
             }
             return Ok(known.clone());
         }
@@ -320,7 +325,8 @@ impl Book {
 }
 
 fn certificate(bytes: &[u8]) -> Result<Certificate, Failure> {
-    Certificate::decode(bytes).map_err(|error| Failure::new(Code::BadSignature, format!("a certificate from the relay is malformed: {error}")))
+    Certificate::decode(bytes)
+        .map_err(|error| Failure::new(Code::BadSignature, format!("a certificate from the relay is malformed: {error}")))
 }
 
 fn is_prefix(text: &str) -> bool {

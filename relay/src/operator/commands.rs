@@ -31,7 +31,8 @@ pub async fn description_of(session: &Session, pack: &AnnouncedPack) -> Result<P
         Some(bytes) => bytes,
         None => fetch(session, pack).await?,
     };
-    let malformed = |what: &dyn std::fmt::Display| Failure::new(Code::BadSignature, format!("the description of pack `{}` {what}", pack.name));
+    let malformed =
+        |what: &dyn std::fmt::Display| Failure::new(Code::BadSignature, format!("the description of pack `{}` {what}", pack.name));
     let description = PackDescription::from_bytes(&bytes).map_err(|error| malformed(&format!("is malformed: {error}")))?;
     match description.digest == pack.digest && description.name == pack.name {
         true => Ok(description),
@@ -92,7 +93,11 @@ fn unknown_command(node: &str, name: &str, all: &[String]) -> Failure {
     let (interface, function) = name.split_once('.').unwrap_or((name, ""));
     let near = all.iter().min_by_key(|known| distance(known, name)).filter(|known| distance(known, name) <= name.len().max(6) / 3);
     let same: Vec<&str> = all.iter().map(String::as_str).filter(|known| known.split('.').next() == Some(interface)).take(LISTED).collect();
-    let by_function: Vec<&str> = all.iter().map(String::as_str).filter(|known| known.split('.').nth(1) == Some(if function.is_empty() { name } else { function })).collect();
+    let by_function: Vec<&str> = all
+        .iter()
+        .map(String::as_str)
+        .filter(|known| known.split('.').nth(1) == Some(if function.is_empty() { name } else { function }))
+        .collect();
     match (near, same.as_slice(), by_function.as_slice()) {
         (Some(near), ..) => failure.hint(format!("did you mean `{near}`?")),
         (None, [], []) => failure.hint(format!("`relay nodes describe {node}` lists its commands")),

@@ -106,9 +106,11 @@ impl Enroller {
     /// All that a new node must know of its fleet.
     pub fn welcome(&self, known: &Known) -> Result<Welcome, Failure> {
         let relays = self.fleet.relays.as_ref().ok_or_else(|| {
-            Failure::new(Code::BadConfig, "this fleet names no relay yet").hint("`relay use URL --relay-key FP` on the owner's machine signs the list")
+            Failure::new(Code::BadConfig, "this fleet names no relay yet")
+                .hint("`relay use URL --relay-key FP` on the owner's machine signs the list")
         })?;
-        let certificate = Certificate::decode(&known.certificate).map_err(|error| Failure::new(Code::Internal, format!("read a new certificate: {error}")))?;
+        let certificate = Certificate::decode(&known.certificate)
+            .map_err(|error| Failure::new(Code::Internal, format!("read a new certificate: {error}")))?;
         Ok(Welcome {
             fleet: self.fleet.key,
             successor: None,
@@ -130,8 +132,10 @@ fn choose(book: &Book, id: &KeyId, offer: &Offer, wish: &NameWish, before: Optio
     if let Some(name) = &wish.name {
         return match (valid_name(name), taken(name)) {
             (true, false) => Ok(name.clone()),
-            (false, _) => Err(Failure::new(Code::BadUsage, format!("`{}` is not a node's name", name.escape_debug())).hint("lower-case letters, digits and dashes, at most 63")),
-            (true, true) => Err(Failure::new(Code::BadUsage, format!("another node is called `{name}`")).hint(format!("`--replace {name}` moves the name to the new machine"))),
+            (false, _) => Err(Failure::new(Code::BadUsage, format!("`{}` is not a node's name", name.escape_debug()))
+                .hint("lower-case letters, digits and dashes, at most 63")),
+            (true, true) => Err(Failure::new(Code::BadUsage, format!("another node is called `{name}`"))
+                .hint(format!("`--replace {name}` moves the name to the new machine"))),
         };
     }
     if let Some(known) = before {
@@ -164,7 +168,14 @@ mod tests {
 
     #[test]
     fn host_names_become_names() {
-        for (host, name) in [("Bench-1.lab.example", Some("bench-1")), ("my_pc", Some("my-pc")), ("_x_", Some("x")), ("---", None), ("", None), ("東京", None)] {
+        for (host, name) in [
+            ("Bench-1.lab.example", Some("bench-1")),
+            ("my_pc", Some("my-pc")),
+            ("_x_", Some("x")),
+            ("---", None),
+            ("", None),
+            ("東京", None),
+        ] {
             assert_eq!(host_name(host).as_deref(), name, "{host}");
         }
     }
@@ -179,7 +190,10 @@ mod tests {
         book.keep(&first).expect("keeps");
         let second = enroller.certify(&mut book, &offer(&two, Some("bench")), &host).expect("certifies");
         let again = enroller.certify(&mut book, &offer(&one, Some("other")), &host).expect("certifies");
-        assert_eq!([&first, &second, &again].map(|known| (known.node.name.as_str(), known.node.serial)), [("bench", 1), ("bench-2", 1), ("bench", 2)]);
+        assert_eq!(
+            [&first, &second, &again].map(|known| (known.node.name.as_str(), known.node.serial)),
+            [("bench", 1), ("bench-2", 1), ("bench", 2)]
+        );
     }
 
     #[test]

@@ -78,7 +78,9 @@ impl GrantText {
 
     /// Reads the word.
     pub fn parse(text: &str) -> Result<Offered, Failure> {
-        let bad = |what: &str| Failure::new(Code::BadUsage, format!("read grant: {what}")).hint("paste all of what `relay operator grant` printed");
+        let bad = |what: &str| {
+            Failure::new(Code::BadUsage, format!("read grant: {what}")).hint("paste all of what `relay operator grant` printed")
+        };
         let word: String = text.split_whitespace().collect();
         if word.len() > TEXT {
             return Err(bad("it is too long"));
@@ -109,7 +111,10 @@ struct Signer {
 fn signer(room: &Room, fleet: &Fleet) -> Result<Signer, Failure> {
     match room.fleet_key()? {
         Some(key) if key.public() == fleet.key => Ok(Signer { key: Arc::new(key), chain: Vec::new() }),
-        Some(key) => Err(Failure::new(Code::BadKey, format!("`fleet.key` here is of fleet {}, the pinned one is {}", key.id().short(), fleet.key.id().short()))),
+        Some(key) => Err(Failure::new(
+            Code::BadKey,
+            format!("`fleet.key` here is of fleet {}, the pinned one is {}", key.id().short(), fleet.key.id().short()),
+        )),
         None => Ok(Signer { key: room.key()?, chain: room.chain()? }),
     }
 }
@@ -162,9 +167,10 @@ pub fn given(room: &Room) -> Result<Vec<Grant>, Failure> {
 pub fn revoke(room: &Room, fleet: &Fleet, keys: &[KeyId], ctis: &[[u8; 16]]) -> Result<RevocationList, Failure> {
     let Signer { key, chain } = signer(room, fleet)?;
     if !chain.is_empty() {
-        fleet.authority(&chain)?.may_revoke().map_err(|refusal| {
-            Failure::from(refusal).hint("the owner gives the right with `relay operator grant KEY … --revoke`")
-        })?;
+        fleet
+            .authority(&chain)?
+            .may_revoke()
+            .map_err(|refusal| Failure::from(refusal).hint("the owner gives the right with `relay operator grant KEY … --revoke`"))?;
     }
     let mut list = match &fleet.revocations {
         Some(known) => Signed::<Revocations>::from_bytes(&known.list.0)?.unverified().clone(),
@@ -189,7 +195,8 @@ pub fn revoke(room: &Room, fleet: &Fleet, keys: &[KeyId], ctis: &[[u8; 16]]) -> 
 /// What `relay operator revoke ID` means: a grant given here by the start of its id, else an operator's key.
 pub fn revoke_at(room: &Room, text: &str) -> Result<(Vec<KeyId>, Vec<[u8; 16]>), Failure> {
     let text = text.trim();
-    let ids: Vec<[u8; 16]> = given(room)?.iter().map(|grant| grant.cti).filter(|cti| text.len() >= 4 && hex::encode(cti).starts_with(text)).collect();
+    let ids: Vec<[u8; 16]> =
+        given(room)?.iter().map(|grant| grant.cti).filter(|cti| text.len() >= 4 && hex::encode(cti).starts_with(text)).collect();
     match ids.as_slice() {
         [one] => return Ok((Vec::new(), vec![*one])),
         [] => {}

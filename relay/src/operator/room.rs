@@ -19,7 +19,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use outhaul_home::{Home, PRIVATE, create_private_dir, load_or_create_secret_key, read_optional, read_secret_key, read_toml_optional, write_atomic};
+use outhaul_home::{
+    Home, PRIVATE, create_private_dir, load_or_create_secret_key, read_optional, read_secret_key, read_toml_optional, write_atomic,
+};
 use outhaul_protocol::cbor::Blob;
 use outhaul_protocol::chain::{Authority, RevokedSet, verify_chain, verify_relays, verify_revocations};
 use outhaul_protocol::credential::Chain;
@@ -81,7 +83,9 @@ impl Fleet {
         verify_chain(&self.key, chain, Reading::sure(now()), &self.revoked).map_err(|error| {
             let failure = Failure::from(error);
             match failure.code {
-                Code::Expired | Code::Revoked => failure.hint("ask the fleet's owner for a new grant; `relay operator show` prints your key"),
+                Code::Expired | Code::Revoked => {
+                    failure.hint("ask the fleet's owner for a new grant; `relay operator show` prints your key")
+                }
                 _ => failure,
             }
         })
@@ -167,7 +171,10 @@ impl Room {
     /// The fleet and what is known of it.
     pub fn fleet(&self) -> Result<Fleet, Failure> {
         let key = self.fleet_pin()?.ok_or_else(|| nobody(&self.dir))?;
-        let at = |name: &str, failure: Failure| Failure { message: format!("read `{}`: {}", self.path(name).display(), failure.message), ..failure };
+        let at = |name: &str, failure: Failure| Failure {
+            message: format!("read `{}`: {}", self.path(name).display(), failure.message),
+            ..failure
+        };
         let (revoked, revocations) = self.revocations(&key).map_err(|failure| at("revocations", failure))?;
         let relays = match read_optional(&self.path("relays"))? {
             Some(bytes) => Some(verify_relays(&key, &bytes, Reading::sure(now())).map_err(|error| at("relays", error.into()))?),
@@ -276,10 +283,15 @@ impl Room {
         }
         let found = self.operators()?.remove(text);
         let key = found.ok_or_else(|| {
-            Failure::new(Code::BadUsage, format!("`{}` is neither a key of 64 hexadecimal digits nor a known operator", text.escape_debug()))
-                .hint("`relay operator show` on their machine prints their key; `relay operator add NAME KEY` names it")
+            Failure::new(
+                Code::BadUsage,
+                format!("`{}` is neither a key of 64 hexadecimal digits nor a known operator", text.escape_debug()),
+            )
+            .hint("`relay operator show` on their machine prints their key; `relay operator add NAME KEY` names it")
         })?;
-        key.parse().map_err(|error| Failure::new(Code::BadConfig, format!("read `{}`, key `{text}`: {error}", self.path("operators.toml").display())))
+        key.parse().map_err(|error| {
+            Failure::new(Code::BadConfig, format!("read `{}`, key `{text}`: {error}", self.path("operators.toml").display()))
+        })
     }
 
     /// The name given to a key, if any.

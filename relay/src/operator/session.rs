@@ -15,7 +15,8 @@ use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::{Answer, Ask, Lookup, NodeRecord, Role};
 use outhaul_protocol::inner::{Inner, Serials};
 use outhaul_protocol::keys::{KeyId, PublicKey, SecretKey};
-use outhaul_protocol::objects::{Certificate, RevocationList};
+use outhaul_protocol::objects::{Certificate, Node, RevocationList};
+use outhaul_protocol::signed::Signed;
 
 use super::book::{Book, Known, Seen};
 use super::enrol::Enroller;
@@ -64,7 +65,8 @@ impl Dialer {
             return Ok(());
         }
         let id = key.id().to_string();
-        let failure = Failure::new(Code::BadKey, format!("relay `{}` shows key {}, which is none of the fleet's relays", self.target.url, &id[..20]));
+        let failure =
+            Failure::new(Code::BadKey, format!("relay `{}` shows key {}, which is none of the fleet's relays", self.target.url, &id[..20]));
         Err(failure.hint(format!("if that is your relay's key, the fleet's owner adds it: relay use {} --relay-key {id}", self.target.url)))
     }
 
@@ -141,6 +143,12 @@ pub(crate) fn target(room: &Room, relay: Option<&str>, ca: Option<PathBuf>) -> R
     Ok(Target { url: RelayUrl::parse(&url)?, roots: Roots { ca: ca.or(config.ca) }, allow_plaintext: config.allow_plaintext })
 }
 
+/// The id a record is sorted by, unproven.
+fn claimed_id(record: &NodeRecord) -> Option<KeyId> {
+    let certificate = Certificate::decode(&record.certificate.0).ok()?;
+    Signed::<Node>::from_bytes(&certificate.node.0).ok().map(|node| node.unverified().node.id())
+}
+
 /// A link that is up, with the book of nodes beside it.
 #[derive(Debug)]
 pub struct Session {
@@ -178,13 +186,23 @@ impl Session {
 
     /// All nodes of the fleet, and what does not verify among what the relay told.
     pub async fn nodes(&mut self) -> Result<(Vec<Seen>, Vec<Failure>), Failure> {
-        let records = self.ask(Lookup::default()).await?;
+        let mut records = self.ask(Lookup::default()).await?;
         let (mut seen, mut bad) = (Vec::with_capacity(records.len()), Vec::new());
-        for record in &records {
-            match self.book.learn(record) {
-                Ok(node) => seen.push(node),
-                Err(failure) => bad.push(failure),
+        let mut last = None;
+        loop {
+            for record in &records {
+                match self.book.learn(record) {
+                    Ok(node) => seen.push(node),
+                    Err(failure) => bad.push(failure),
+                }
             }
+            // A frame holds some hundreds; ids that do not rise would be a relay that leads in circles.
+            let Some(after) = records.last().and_then(claimed_id).filter(|id| last.is_none_or(|last| *id > last)) else { break };
+            last = Some(after);
+            records = match self.link.ask(Ask::NodesAfter { lookup: Lookup::default(), after }).await? {
+                Answer::Nodes { nodes } => nodes,
+                _ => return Err(unexpected("nodes")),
+            };
         }
         seen.sort_by(|one, other| (&one.known.node.name, one.known.id()).cmp(&(&other.known.node.name, other.known.id())));
         Ok((seen, bad))
@@ -277,5 +295,6 @@ fn lookup(book: &Book, text: &str) -> Result<Lookup, Failure> {
 }
 
 pub(crate) fn unexpected(wanted: &str) -> Failure {
-    Failure::new(Code::RelayRefused, format!("the relay did not answer with {wanted}")).hint("relay and command line may be of different versions")
+    Failure::new(Code::RelayRefused, format!("the relay did not answer with {wanted}"))
+        .hint("relay and command line may be of different versions")
 }

@@ -185,3 +185,15 @@ async fn two_nodes_do_not_share_a_name_unless_one_replaces_the_other() {
     assert_eq!(old.goodbye().await, "revoked");
     assert!(world.record(&one.id()).await.is_none() && world.record(&two.id()).await.is_some());
 }
+
+#[tokio::test]
+async fn a_relay_that_ends_tls_itself_is_reached_by_wss() {
+    let world = World::with_tls().await;
+    assert!(world.relay.url().to_string().starts_with("wss://127.0.0.1:"));
+    let mut node = world.node(&Arc::new(SecretKey::generate()), "bench-1").await;
+    node.settle().await;
+    let mut owner = world.owner().await;
+    let channel = [7; 16];
+    let opened = owner.open(channel, node.id()).await;
+    assert_eq!(node.bytes().await.expect("the opening"), opened);
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use outhaul_protocol::error::Code;
 use outhaul_protocol::frame::{Answer, Ask};
-use outhaul_protocol::keys::SecretKey;
+use outhaul_protocol::keys::{SecretKey, sha256};
 use outhaul_protocol::objects::{Control, Rights};
 use outhaul_protocol::signed::Signed;
 
@@ -40,7 +40,7 @@ async fn a_signature_counts_for_its_link_its_key_and_its_body_only() {
     let of_another_link = elsewhere.control(&NEW, 1);
     let of_another_body = owner.control(&Ask::PairNew { ttl_secs: 61 }, 1);
     let stranger = Arc::new(SecretKey::generate());
-    let control = Control { iss: stranger.id(), transcript: owner.connected.transcript, counter: 1, body: NEW.encode().into() };
+    let control = Control { iss: stranger.id(), transcript: owner.connected.transcript, counter: 1, body: sha256(&NEW.encode()) };
     let of_another_key = Signed::sign(&stranger, &control).into_bytes().into();
     for control in [of_another_link, of_another_body] {
         assert_eq!(owner.ask_with(&NEW, Some(control)).await.expect_err("refused").code, Code::BadSignature);

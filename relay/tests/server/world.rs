@@ -12,7 +12,7 @@ use outhaul_protocol::cbor::{Blob, Maybe};
 use outhaul_protocol::credential::Chain;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::{Answer, Ask, ChannelFrame, ChannelId, Frame, Lookup, NodeRecord, Role};
-use outhaul_protocol::keys::{KeyId, PublicKey, SecretKey, X25519Secret, random};
+use outhaul_protocol::keys::{KeyId, PublicKey, SecretKey, X25519Secret, random, sha256};
 use outhaul_protocol::objects::{Certificate, Control, Grant, Node, Rights};
 use outhaul_protocol::signed::Signed;
 use outhaul_relay::config::ServeOptions;
@@ -28,6 +28,7 @@ pub(crate) struct World {
     pub(crate) key: Arc<SecretKey>,
     pub(crate) chain: Vec<Blob>,
     pub(crate) stop: CancellationToken,
+    ca: Option<std::path::PathBuf>,
     _dir: Option<tempfile::TempDir>,
 }
 
@@ -43,24 +44,36 @@ impl World {
     pub(crate) async fn new() -> World {
         let dir = tempfile::tempdir().expect("a folder");
         let home = Home::find(Some(dir.path().to_owned())).expect("a home");
-        World::in_home(home, Some(dir)).await
+        World::in_home(home, Some(dir), ServeOptions::default()).await
     }
 
-    async fn in_home(home: Home, dir: Option<tempfile::TempDir>) -> World {
+    /// One that ends TLS itself, with a certificate that is its own authority.
+    pub(crate) async fn with_tls() -> World {
+        let dir = tempfile::tempdir().expect("a folder");
+        let home = Home::find(Some(dir.path().to_owned())).expect("a home");
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+        let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+        std::fs::write(&cert, made.cert.pem()).expect("writes");
+        std::fs::write(&key, made.signing_key.serialize_pem()).expect("writes");
+        World::in_home(home, Some(dir), ServeOptions { tls_cert: Some(cert), tls_key: Some(key), ..ServeOptions::default() }).await
+    }
+
+    async fn in_home(home: Home, dir: Option<tempfile::TempDir>, options: ServeOptions) -> World {
         let stop = CancellationToken::new();
-        let options = ServeOptions { listen: "127.0.0.1:0".parse().ok(), ..ServeOptions::default() };
+        let ca = options.tls_cert.clone();
+        let options = ServeOptions { listen: "127.0.0.1:0".parse().ok(), ..options };
         let relay = start(&home, options, stop.clone()).await.expect("starts");
         let room = Room::of(&home);
         let fleet = room.fleet_key().expect("reads").expect("is the owner's");
         let (key, chain) = (room.key().expect("a key"), room.chain().expect("a chain"));
-        World { home, relay, fleet, key, chain, stop, _dir: dir }
+        World { home, relay, fleet, key, chain, stop, ca, _dir: dir }
     }
 
     /// Stops the relay and starts it again in the same home.
     pub(crate) async fn restart(self) -> World {
         self.stop.cancel();
         self.relay.join().await.expect("drains");
-        World::in_home(self.home, self._dir).await
+        World::in_home(self.home, self._dir, ServeOptions::default()).await
     }
 
     /// A certificate by the owner.
@@ -108,7 +121,7 @@ impl World {
 
     async fn dial(&self, role: Role, key: &SecretKey, credential: Vec<u8>, lookup: Option<Lookup>) -> Result<Connected, Failure> {
         let url = RelayUrl::parse(&self.relay.url().to_string()).expect("a URL");
-        let target = Target { url, roots: Roots::default(), allow_plaintext: false };
+        let target = Target { url, roots: Roots { ca: self.ca.clone() }, allow_plaintext: false };
         let expected = *self.relay.key();
         let trust = |shown: &PublicKey| if *shown == expected { Ok(()) } else { Err(Failure::new(Code::BadKey, "another relay")) };
         dial(&target, Identity { role, key, credential: Blob(credential), lookup }, trust).await
@@ -222,7 +235,7 @@ impl Peer {
     }
 
     pub(crate) fn control(&self, ask: &Ask, counter: u64) -> Blob {
-        let control = Control { iss: self.key.id(), transcript: self.connected.transcript, counter, body: Blob(ask.encode()) };
+        let control = Control { iss: self.key.id(), transcript: self.connected.transcript, counter, body: sha256(&ask.encode()) };
         Blob(Signed::sign(&self.key, &control).into_bytes())
     }
 

@@ -106,14 +106,44 @@ fn main() -> Result<()> {
 
     story.step("Who is there.", "relay nodes", "relay", &["nodes"], Ends::Well)?;
     story.step("What it can do.", "relay nodes describe bench-1", "relay", &["nodes", "describe", "bench-1"], Ends::Well)?;
-    story.step("Its GPUs, or honestly none.", "relay invoke bench-1 gpu.list", "relay", &["invoke", "bench-1", "gpu.list"], Ends::WellOrWithout(1))?;
+    story.step(
+        "Its GPUs, or honestly none.",
+        "relay invoke bench-1 gpu.list",
+        "relay",
+        &["invoke", "bench-1", "gpu.list"],
+        Ends::WellOrWithout(1),
+    )?;
     story.step("The machine.", "relay invoke bench-1 system.info", "relay", &["invoke", "bench-1", "system.info"], Ends::Well)?;
-    story.step("Nobody may run programs yet, and the refusal says who can change that, and how.", "relay run bench-1 -- uname -a", "relay", &["run", "bench-1", "--", "uname", "-a"], Ends::With(255))?;
-    story.step("The machine's owner allows two programs.", "agent allow system process uname sh", "agent", &["allow", "system", "process", "uname", "sh"], Ends::Well)?;
+    story.step(
+        "Nobody may run programs yet, and the refusal says who can change that, and how.",
+        "relay run bench-1 -- uname -a",
+        "relay",
+        &["run", "bench-1", "--", "uname", "-a"],
+        Ends::With(255),
+    )?;
+    story.step(
+        "The machine's owner allows two programs.",
+        "agent allow system process uname sh",
+        "agent",
+        &["allow", "system", "process", "uname", "sh"],
+        Ends::Well,
+    )?;
     story.step("And cameras.", "agent allow camera camera", "agent", &["allow", "camera", "camera"], Ends::Well)?;
-    story.step("Now it runs; the agent was not restarted.", "relay run bench-1 -- uname -a", "relay", &["run", "bench-1", "--", "uname", "-a"], Ends::Well)?;
+    story.step(
+        "Now it runs; the agent was not restarted.",
+        "relay run bench-1 -- uname -a",
+        "relay",
+        &["run", "bench-1", "--", "uname", "-a"],
+        Ends::Well,
+    )?;
     let snap = ["invoke", "bench-1", "camera.snap", "--out", "whiteboard.jpg"];
-    story.step("A photograph, where there is a camera.", "relay invoke bench-1 camera.snap --out whiteboard.jpg", "relay", &snap, Ends::WellOrWithout(1))?;
+    story.step(
+        "A photograph, where there is a camera.",
+        "relay invoke bench-1 camera.snap --out whiteboard.jpg",
+        "relay",
+        &snap,
+        Ends::WellOrWithout(1),
+    )?;
 
     let script = "for i in 1 2 3; do echo $i; sleep 1; done; exit 7";
     heading("Output comes as it is produced; the exit status is the program's own.", &format!("relay run bench-1 -- sh -c '{script}'"));
@@ -130,9 +160,27 @@ fn main() -> Result<()> {
 
     let thermal = pack("thermal");
     let thermal = thermal.to_str().context("a path in UTF-8")?;
-    story.step("A pack the agent has never seen, shipped while it runs.", "relay pack deploy ./thermal.wasm bench-1", "relay", &["pack", "deploy", thermal, "bench-1"], Ends::Well)?;
-    story.step("Its commands answer at once.", "relay invoke bench-1 thermal.summary", "relay", &["invoke", "bench-1", "thermal.summary"], Ends::Well)?;
-    story.step("And say so where there is no sensor.", "relay invoke bench-1 thermal.read zone=cpu", "relay", &["invoke", "bench-1", "thermal.read", "zone=cpu"], Ends::WellOrWithout(1))?;
+    story.step(
+        "A pack the agent has never seen, shipped while it runs.",
+        "relay pack deploy ./thermal.wasm bench-1",
+        "relay",
+        &["pack", "deploy", thermal, "bench-1"],
+        Ends::Well,
+    )?;
+    story.step(
+        "Its commands answer at once.",
+        "relay invoke bench-1 thermal.summary",
+        "relay",
+        &["invoke", "bench-1", "thermal.summary"],
+        Ends::Well,
+    )?;
+    story.step(
+        "And say so where there is no sensor.",
+        "relay invoke bench-1 thermal.read zone=cpu",
+        "relay",
+        &["invoke", "bench-1", "thermal.read", "zone=cpu"],
+        Ends::WellOrWithout(1),
+    )?;
 
     agent.stop()?;
     relay.stop()?;

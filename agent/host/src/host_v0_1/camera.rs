@@ -79,12 +79,7 @@ fn refusal(state: &mut State, error: power::CameraError) -> CameraError {
 
 impl From<power::Device> for Device {
     fn from(device: power::Device) -> Self {
-        Device {
-            id: device.id,
-            name: device.name,
-            facing: device.facing.into(),
-            sizes: device.sizes.into_iter().map(Size::from).collect(),
-        }
+        Device { id: device.id, name: device.name, facing: device.facing.into(), sizes: device.sizes.into_iter().map(Size::from).collect() }
     }
 }
 

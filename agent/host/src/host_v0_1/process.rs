@@ -119,7 +119,9 @@ fn refusal(state: &mut State, error: power::ProcessError) -> ProcessError {
 fn ended(exit: power::Exit) -> Result<Exit, ProcessError> {
     if exit.over_limit {
         let seconds = exit.duration_ms / 1000;
-        return Err(ProcessError::Limit(format!("the program was killed after {seconds} s, the most that this machine's policy allows it")));
+        return Err(ProcessError::Limit(format!(
+            "the program was killed after {seconds} s, the most that this machine's policy allows it"
+        )));
     }
     Ok(Exit { code: exit.code, signal: exit.signal, duration_ms: exit.duration_ms })
 }

@@ -68,13 +68,7 @@ impl From<power::Disk> for Disk {
 
 impl From<power::Network> for Network {
     fn from(network: power::Network) -> Self {
-        Network {
-            name: network.name,
-            mac: network.mac,
-            addresses: network.addresses,
-            received: network.received,
-            sent: network.sent,
-        }
+        Network { name: network.name, mac: network.mac, addresses: network.addresses, received: network.received, sent: network.sent }
     }
 }
 

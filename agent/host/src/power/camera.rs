@@ -53,27 +53,15 @@ struct Devices {
 impl From<Written> for Grant {
     fn from(written: Written) -> Self {
         match written {
-            Written::All(all) => Self {
-                all,
-                devices: Vec::new(),
-            },
-            Written::Some(Devices { devices }) => Self {
-                all: false,
-                devices,
-            },
+            Written::All(all) => Self { all, devices: Vec::new() },
+            Written::Some(Devices { devices }) => Self { all: false, devices },
         }
     }
 }
 
 impl From<Grant> for Written {
     fn from(grant: Grant) -> Self {
-        if grant.all || grant.devices.is_empty() {
-            Self::All(grant.all)
-        } else {
-            Self::Some(Devices {
-                devices: grant.devices,
-            })
-        }
+        if grant.all || grant.devices.is_empty() { Self::All(grant.all) } else { Self::Some(Devices { devices: grant.devices }) }
     }
 }
 
@@ -183,10 +171,7 @@ pub fn devices(pack: &str, grant: &Grant, config: Config) -> Result<Vec<Device>,
 /// Takes one picture.
 pub fn snap(pack: &str, grant: &Grant, config: Config, shot: &Shot) -> Result<Photo, CameraError> {
     if !(1..=100).contains(&shot.quality) {
-        return Err(CameraError::Failed(format!(
-            "quality {} is not between 1 and 100",
-            shot.quality
-        )));
+        return Err(CameraError::Failed(format!("quality {} is not between 1 and 100", shot.quality)));
     }
     if let Some(id) = shot.device.as_deref().filter(|id| !grant.allows(id)) {
         return Err(denied(pack, Some(id)));
@@ -197,19 +182,12 @@ pub fn snap(pack: &str, grant: &Grant, config: Config, shot: &Shot) -> Result<Ph
         TEST_PATTERN => (size, pattern::shoot(size, shot.quality)?),
         id => v4l2::shoot(id, size, shot.quality)?,
     };
-    Ok(Photo {
-        device: device.id,
-        size,
-        data,
-    })
+    Ok(Photo { device: device.id, size, data })
 }
 
 fn denied(pack: &str, id: Option<&str>) -> CameraError {
     let (what, item) = match id {
-        Some(id) => (
-            format!("camera `{}`", shown(id)),
-            format!(" {}", shell_word(id)),
-        ),
+        Some(id) => (format!("camera `{}`", shown(id)), format!(" {}", shell_word(id))),
         None => ("the cameras".into(), String::new()),
     };
     CameraError::Denied(format!(
@@ -218,15 +196,8 @@ fn denied(pack: &str, id: Option<&str>) -> CameraError {
 }
 
 fn choose(devices: Vec<Device>, shot: &Shot) -> Result<Device, CameraError> {
-    let here: Vec<String> = devices
-        .iter()
-        .map(|device| format!("`{}`", device.id))
-        .collect();
-    let here = if here.is_empty() {
-        "no camera".into()
-    } else {
-        here.join(", ")
-    };
+    let here: Vec<String> = devices.iter().map(|device| format!("`{}`", device.id)).collect();
+    let here = if here.is_empty() { "no camera".into() } else { here.join(", ") };
     let wanted = |device: &Device| match (&shot.device, shot.facing) {
         (Some(id), _) => device.id == *id,
         (None, Some(facing)) => device.facing == facing,
@@ -246,26 +217,16 @@ fn choose(devices: Vec<Device>, shot: &Shot) -> Result<Device, CameraError> {
 
 /// The largest size not wider than asked for.
 fn fit(device: &Device, max_width: Option<u32>) -> Result<Size, CameraError> {
-    let fitting = device
-        .sizes
-        .iter()
-        .filter(|size| max_width.is_none_or(|most| size.width <= most));
-    fitting
-        .copied()
-        .max_by_key(|size| size.area())
-        .ok_or_else(|| {
-            let smallest = device.sizes.iter().min_by_key(|size| size.width);
-            CameraError::Failed(match (max_width, smallest) {
-                (Some(most), Some(size)) => format!(
-                    "`{}` has no size of at most {most} pixels' width; its smallest is {}x{}",
-                    device.id, size.width, size.height
-                ),
-                _ => format!(
-                    "`{}` offers no picture format this agent can read",
-                    device.id
-                ),
-            })
+    let fitting = device.sizes.iter().filter(|size| max_width.is_none_or(|most| size.width <= most));
+    fitting.copied().max_by_key(|size| size.area()).ok_or_else(|| {
+        let smallest = device.sizes.iter().min_by_key(|size| size.width);
+        CameraError::Failed(match (max_width, smallest) {
+            (Some(most), Some(size)) => {
+                format!("`{}` has no size of at most {most} pixels' width; its smallest is {}x{}", device.id, size.width, size.height)
+            }
+            _ => format!("`{}` offers no picture format this agent can read", device.id),
         })
+    })
 }
 
 #[cfg(test)]
@@ -273,151 +234,64 @@ mod tests {
     use super::*;
 
     const ON: Config = Config { test_pattern: true };
-    const OFF: Config = Config {
-        test_pattern: false,
-    };
+    const OFF: Config = Config { test_pattern: false };
 
     fn all() -> Grant {
-        Grant {
-            all: true,
-            ..Grant::default()
-        }
+        Grant { all: true, ..Grant::default() }
     }
 
     fn only(id: &str) -> Grant {
-        Grant {
-            all: false,
-            devices: vec![id.into()],
-        }
+        Grant { all: false, devices: vec![id.into()] }
     }
 
     fn shot(device: Option<&str>) -> Shot {
-        Shot {
-            device: device.map(Into::into),
-            facing: None,
-            max_width: None,
-            quality: 85,
-        }
+        Shot { device: device.map(Into::into), facing: None, max_width: None, quality: 85 }
     }
 
     fn camera(id: &str, facing: Facing) -> Device {
-        let sizes =
-            [(320, 240), (640, 480), (1280, 720)].map(|(width, height)| Size { width, height });
-        Device {
-            id: id.into(),
-            name: id.into(),
-            facing,
-            sizes: sizes.to_vec(),
-        }
+        let sizes = [(320, 240), (640, 480), (1280, 720)].map(|(width, height)| Size { width, height });
+        Device { id: id.into(), name: id.into(), facing, sizes: sizes.to_vec() }
     }
 
     #[test]
     fn without_a_grant_every_question_is_denied_with_the_way_out() {
         let sentence = "this machine's policy does not let pack `camera` use the cameras; on that machine: agent allow camera camera";
-        assert_eq!(
-            devices("camera", &Grant::default(), ON),
-            Err(CameraError::Denied(sentence.into()))
-        );
-        assert_eq!(
-            snap("camera", &Grant::default(), ON, &shot(None)),
-            Err(CameraError::Denied(sentence.into()))
-        );
-        let refused =
-            snap("camera", &only("video0"), ON, &shot(Some("video1"))).expect_err("not granted");
-        assert!(
-            matches!(&refused, CameraError::Denied(text) if text.ends_with("agent allow camera camera video1")),
-            "{refused}"
-        );
-        assert!(matches!(
-            snap("camera", &only("video0"), ON, &shot(Some(TEST_PATTERN))),
-            Err(CameraError::Denied(_))
-        ));
+        assert_eq!(devices("camera", &Grant::default(), ON), Err(CameraError::Denied(sentence.into())));
+        assert_eq!(snap("camera", &Grant::default(), ON, &shot(None)), Err(CameraError::Denied(sentence.into())));
+        let refused = snap("camera", &only("video0"), ON, &shot(Some("video1"))).expect_err("not granted");
+        assert!(matches!(&refused, CameraError::Denied(text) if text.ends_with("agent allow camera camera video1")), "{refused}");
+        assert!(matches!(snap("camera", &only("video0"), ON, &shot(Some(TEST_PATTERN))), Err(CameraError::Denied(_))));
     }
 
     #[test]
     fn the_test_pattern_is_there_only_when_the_configuration_asks_for_it() {
-        let listed = |config, grant: &Grant| {
-            devices("camera", grant, config)
-                .is_ok_and(|list| list.iter().any(|device| device.id == TEST_PATTERN))
-        };
+        let listed =
+            |config, grant: &Grant| devices("camera", grant, config).is_ok_and(|list| list.iter().any(|device| device.id == TEST_PATTERN));
         assert!(listed(ON, &all()) && listed(ON, &only(TEST_PATTERN)));
-        assert!(
-            !listed(OFF, &all())
-                && !listed(OFF, &only(TEST_PATTERN))
-                && !listed(ON, &only("video0"))
-        );
-        assert!(matches!(
-            snap(
-                "camera",
-                &only(TEST_PATTERN),
-                OFF,
-                &shot(Some(TEST_PATTERN))
-            ),
-            Err(CameraError::NoneFound(_))
-        ));
+        assert!(!listed(OFF, &all()) && !listed(OFF, &only(TEST_PATTERN)) && !listed(ON, &only("video0")));
+        assert!(matches!(snap("camera", &only(TEST_PATTERN), OFF, &shot(Some(TEST_PATTERN))), Err(CameraError::NoneFound(_))));
     }
 
     #[test]
     fn a_test_shot_is_a_jpeg_of_the_wanted_size_and_no_two_are_alike() {
-        let wanted = Shot {
-            max_width: Some(1000),
-            ..shot(Some(TEST_PATTERN))
-        };
+        let wanted = Shot { max_width: Some(1000), ..shot(Some(TEST_PATTERN)) };
         let photos = [(); 2].map(|()| snap("camera", &all(), ON, &wanted).expect("photo"));
         for photo in &photos {
-            assert_eq!(
-                (photo.device.as_str(), photo.size),
-                (
-                    TEST_PATTERN,
-                    Size {
-                        width: 640,
-                        height: 480
-                    }
-                )
-            );
-            assert_eq!(
-                jpeg::complete(&photo.data).map(|(size, _)| size),
-                Some(photo.size)
-            );
+            assert_eq!((photo.device.as_str(), photo.size), (TEST_PATTERN, Size { width: 640, height: 480 }));
+            assert_eq!(jpeg::complete(&photo.data).map(|(size, _)| size), Some(photo.size));
         }
         assert_ne!(photos[0].data, photos[1].data);
-        let small = snap(
-            "camera",
-            &all(),
-            ON,
-            &Shot {
-                quality: 10,
-                ..wanted
-            },
-        )
-        .expect("photo");
+        let small = snap("camera", &all(), ON, &Shot { quality: 10, ..wanted }).expect("photo");
         assert!(small.data.len() < photos[0].data.len());
     }
 
     #[test]
     fn nonsense_is_refused() {
         for quality in [0, 101] {
-            assert!(matches!(
-                snap(
-                    "camera",
-                    &all(),
-                    ON,
-                    &Shot {
-                        quality,
-                        ..shot(None)
-                    }
-                ),
-                Err(CameraError::Failed(_))
-            ));
+            assert!(matches!(snap("camera", &all(), ON, &Shot { quality, ..shot(None) }), Err(CameraError::Failed(_))));
         }
         for id in ["video999", "../etc/passwd", "", "video0/../x"] {
-            assert!(
-                matches!(
-                    snap("camera", &all(), ON, &shot(Some(id))),
-                    Err(CameraError::NoneFound(_))
-                ),
-                "{id}"
-            );
+            assert!(matches!(snap("camera", &all(), ON, &shot(Some(id))), Err(CameraError::NoneFound(_))), "{id}");
         }
         assert!(
             matches!(snap("camera", &all(), ON, &Shot { max_width: Some(3), ..shot(Some(TEST_PATTERN)) }), Err(CameraError::Failed(text)) if text.contains("640x480"))
@@ -426,45 +300,20 @@ mod tests {
 
     #[test]
     fn a_camera_is_chosen_by_id_then_by_facing_then_by_order() {
-        let here = || {
-            vec![
-                camera("video0", Facing::Unknown),
-                camera("video2", Facing::Back),
-            ]
-        };
-        let chosen = |device: Option<&str>, facing| {
-            choose(
-                here(),
-                &Shot {
-                    facing,
-                    ..shot(device)
-                },
-            )
-            .map(|device| device.id)
-        };
+        let here = || vec![camera("video0", Facing::Unknown), camera("video2", Facing::Back)];
+        let chosen = |device: Option<&str>, facing| choose(here(), &Shot { facing, ..shot(device) }).map(|device| device.id);
         assert_eq!(chosen(None, None).as_deref(), Ok("video0"));
         assert_eq!(chosen(None, Some(Facing::Back)).as_deref(), Ok("video2"));
-        assert_eq!(
-            chosen(Some("video0"), Some(Facing::Back)).as_deref(),
-            Ok("video0")
-        );
-        assert!(
-            matches!(chosen(None, Some(Facing::Front)), Err(CameraError::NoneFound(text)) if text.contains("`video0`, `video2`"))
-        );
-        assert!(matches!(
-            choose(Vec::new(), &shot(None)),
-            Err(CameraError::NoneFound(_))
-        ));
+        assert_eq!(chosen(Some("video0"), Some(Facing::Back)).as_deref(), Ok("video0"));
+        assert!(matches!(chosen(None, Some(Facing::Front)), Err(CameraError::NoneFound(text)) if text.contains("`video0`, `video2`")));
+        assert!(matches!(choose(Vec::new(), &shot(None)), Err(CameraError::NoneFound(_))));
     }
 
     #[test]
     fn a_size_never_exceeds_the_wanted_width() {
         let device = camera("video0", Facing::Unknown);
         let width = |most| fit(&device, most).map(|size| size.width);
-        assert_eq!(
-            (width(None), width(Some(1000)), width(Some(640))),
-            (Ok(1280), Ok(640), Ok(640))
-        );
+        assert_eq!((width(None), width(Some(1000)), width(Some(640))), (Ok(1280), Ok(640), Ok(640)));
         assert!(width(Some(319)).is_err());
     }
 
@@ -473,15 +322,9 @@ mod tests {
         let read = |json: &str| serde_json::from_str::<Grant>(json);
         assert_eq!(read("true").expect("all"), all());
         assert_eq!(read("false").expect("none"), Grant::default());
-        assert_eq!(
-            read(r#"{"devices": ["video0"]}"#).expect("one"),
-            only("video0")
-        );
+        assert_eq!(read(r#"{"devices": ["video0"]}"#).expect("one"), only("video0"));
         assert!(read(r#"{"device": ["video0"]}"#).is_err() && read("1").is_err());
-        assert_eq!(
-            serde_json::to_string(&only("video0")).expect("json"),
-            r#"{"devices":["video0"]}"#
-        );
+        assert_eq!(serde_json::to_string(&only("video0")).expect("json"), r#"{"devices":["video0"]}"#);
         assert_eq!(serde_json::to_string(&all()).expect("json"), "true");
     }
 }

@@ -40,33 +40,20 @@ pub enum GpuError {
 /// The driver's versions.
 pub fn driver() -> Result<DriverInfo, GpuError> {
     ask(|nvml| {
-        let version = nvml
-            .sys_driver_version()
-            .map_err(|source| explain("driver version", source))?;
-        Ok(DriverInfo {
-            version,
-            cuda: nvml.sys_cuda_driver_version().ok().map(cuda_text),
-        })
+        let version = nvml.sys_driver_version().map_err(|source| explain("driver version", source))?;
+        Ok(DriverInfo { version, cuda: nvml.sys_cuda_driver_version().ok().map(cuda_text) })
     })
 }
 
 /// Every GPU.
 pub fn devices() -> Result<Vec<Device>, GpuError> {
-    ask(|nvml| {
-        handles(nvml)?
-            .iter()
-            .map(|(index, handle)| device(*index, handle))
-            .collect()
-    })
+    ask(|nvml| handles(nvml)?.iter().map(|(index, handle)| device(*index, handle)).collect())
 }
 
 /// What every GPU does now, or the one with this UUID.
 pub fn samples(uuid: Option<&str>) -> Result<Vec<Sample>, GpuError> {
     ask(|nvml| match uuid {
-        None => handles(nvml)?
-            .iter()
-            .map(|(index, handle)| sample(*index, handle))
-            .collect(),
+        None => handles(nvml)?.iter().map(|(index, handle)| sample(*index, handle)).collect(),
         Some(uuid) => {
             let handle = by_uuid(nvml, uuid)?;
             let index = handle.index().map_err(|source| explain("index", source))?;
@@ -78,19 +65,9 @@ pub fn samples(uuid: Option<&str>) -> Result<Vec<Sample>, GpuError> {
 /// The GPUs that answer, in a few numbers; `None` without a driver or without a GPU. A lost one is left out here and named by [`samples`].
 pub fn summary() -> Option<Summary> {
     ask(|nvml| {
-        let count = nvml
-            .device_count()
-            .map_err(|source| explain("number of GPUs", source))?;
-        let answering: Vec<_> = (0..count)
-            .filter_map(|index| Some((nvml.device_by_index(index).ok()?, index)))
-            .collect();
-        let mut summary = Summary {
-            count: 0,
-            names: Vec::new(),
-            memory_total: 0,
-            memory_used: 0,
-            utilization: None,
-        };
+        let count = nvml.device_count().map_err(|source| explain("number of GPUs", source))?;
+        let answering: Vec<_> = (0..count).filter_map(|index| Some((nvml.device_by_index(index).ok()?, index))).collect();
+        let mut summary = Summary { count: 0, names: Vec::new(), memory_total: 0, memory_used: 0, utilization: None };
         let mut loads = Vec::new();
         for (handle, index) in answering {
             let (Ok(name), Ok(memory)) = (handle.name(), memory(&called(index), &handle)) else {
@@ -110,18 +87,8 @@ pub fn summary() -> Option<Summary> {
 }
 
 fn handles(nvml: &Nvml) -> Result<Vec<(u32, Handle<'_>)>, GpuError> {
-    let count = nvml
-        .device_count()
-        .map_err(|source| explain("number of GPUs", source))?;
-    (0..count)
-        .map(|index| {
-            Ok((
-                index,
-                nvml.device_by_index(index)
-                    .map_err(|source| explain(&called(index), source))?,
-            ))
-        })
-        .collect()
+    let count = nvml.device_count().map_err(|source| explain("number of GPUs", source))?;
+    (0..count).map(|index| Ok((index, nvml.device_by_index(index).map_err(|source| explain(&called(index), source))?))).collect()
 }
 
 fn by_uuid<'nvml>(nvml: &'nvml Nvml, uuid: &str) -> Result<Handle<'nvml>, GpuError> {
@@ -141,11 +108,7 @@ fn device(index: u32, handle: &Handle<'_>) -> Result<Device, GpuError> {
         uuid: handle.uuid().map_err(failed)?,
         name: handle.name().map_err(failed)?,
         vendor: "NVIDIA".into(),
-        pci_address: handle
-            .pci_info()
-            .map_err(failed)?
-            .bus_id
-            .to_ascii_lowercase(),
+        pci_address: handle.pci_info().map_err(failed)?.bus_id.to_ascii_lowercase(),
         memory_total: memory(&called, handle)?.total,
     })
 }
@@ -173,24 +136,16 @@ fn sample(index: u32, handle: &Handle<'_>) -> Result<Sample, GpuError> {
         clock_memory: clock(Clock::Memory)?,
         ecc_corrected: ecc(MemoryError::Corrected)?,
         ecc_uncorrected: ecc(MemoryError::Uncorrected)?,
-        throttle: figure(&called, handle.current_throttle_reasons())?
-            .map(throttle)
-            .unwrap_or_default(),
+        throttle: figure(&called, handle.current_throttle_reasons())?.map(throttle).unwrap_or_default(),
         processes: processes(&called, handle)?,
     })
 }
 
 fn processes(called: &str, handle: &Handle<'_>) -> Result<Vec<Process>, GpuError> {
-    let of = |kind, list: Option<Vec<ProcessInfo>>| {
-        list.unwrap_or_default()
-            .into_iter()
-            .map(move |info| process(kind, &info))
-    };
+    let of = |kind, list: Option<Vec<ProcessInfo>>| list.unwrap_or_default().into_iter().map(move |info| process(kind, &info));
     let compute = figure(called, handle.running_compute_processes())?;
     let graphics = figure(called, handle.running_graphics_processes())?;
-    Ok(of(ProcessKind::Compute, compute)
-        .chain(of(ProcessKind::Graphics, graphics))
-        .collect())
+    Ok(of(ProcessKind::Compute, compute).chain(of(ProcessKind::Graphics, graphics)).collect())
 }
 
 fn process(kind: ProcessKind, info: &ProcessInfo) -> Process {
@@ -198,11 +153,7 @@ fn process(kind: ProcessKind, info: &ProcessInfo) -> Process {
         UsedGpuMemory::Used(bytes) => Some(bytes),
         UsedGpuMemory::Unavailable => None,
     };
-    Process {
-        pid: info.pid,
-        kind,
-        memory_used,
-    }
+    Process { pid: info.pid, kind, memory_used }
 }
 
 struct Memory {
@@ -213,24 +164,15 @@ struct Memory {
 
 fn memory(called: &str, handle: &Handle<'_>) -> Result<Memory, GpuError> {
     match handle.memory_info() {
-        Ok(info) => Ok(Memory {
-            total: info.total,
-            used: info.used,
-            free: info.free,
-        }),
+        Ok(info) => Ok(Memory { total: info.total, used: info.used, free: info.free }),
         // A GPU on the same chip as the processor has no memory of its own to tell of.
         Err(NvmlError::NotSupported) => {
-            let machine = super::system::memory()
-                .map_err(|source| GpuError::Failed(format!("{called}: {source}")))?;
-            Ok(Memory {
-                total: machine.total,
-                used: machine.total.saturating_sub(machine.available),
-                free: machine.available,
-            })
+            let machine = super::system::memory().map_err(|source| GpuError::Failed(format!("{called}: {source}")))?;
+            Ok(Memory { total: machine.total, used: machine.total.saturating_sub(machine.available), free: machine.available })
         }
-        Err(NvmlError::FailedToLoadSymbol(_)) => Err(GpuError::Failed(format!(
-            "{called}: this NVIDIA driver is too old to tell its memory; version 510 or later does"
-        ))),
+        Err(NvmlError::FailedToLoadSymbol(_)) => {
+            Err(GpuError::Failed(format!("{called}: this NVIDIA driver is too old to tell its memory; version 510 or later does")))
+        }
         Err(source) => Err(explain(called, source)),
     }
 }
@@ -239,9 +181,7 @@ fn memory(called: &str, handle: &Handle<'_>) -> Result<Memory, GpuError> {
 fn figure<T>(called: &str, asked: Result<T, NvmlError>) -> Result<Option<T>, GpuError> {
     match asked {
         Ok(value) => Ok(Some(value)),
-        Err(
-            source @ (NvmlError::GpuLost | NvmlError::ResetRequired | NvmlError::Uninitialized),
-        ) => Err(explain(called, source)),
+        Err(source @ (NvmlError::GpuLost | NvmlError::ResetRequired | NvmlError::Uninitialized)) => Err(explain(called, source)),
         Err(_) => Ok(None),
     }
 }
@@ -250,9 +190,7 @@ fn throttle(reasons: ThrottleReasons) -> Throttle {
     let has = |bits| reasons.intersects(bits);
     Throttle {
         idle: has(ThrottleReasons::GPU_IDLE),
-        clock_setting: has(
-            ThrottleReasons::APPLICATIONS_CLOCKS_SETTING | ThrottleReasons::DISPLAY_CLOCK_SETTING
-        ),
+        clock_setting: has(ThrottleReasons::APPLICATIONS_CLOCKS_SETTING | ThrottleReasons::DISPLAY_CLOCK_SETTING),
         power_cap: has(ThrottleReasons::SW_POWER_CAP),
         thermal_software: has(ThrottleReasons::SW_THERMAL_SLOWDOWN),
         thermal_hardware: has(ThrottleReasons::HW_THERMAL_SLOWDOWN),
@@ -281,10 +219,12 @@ fn explain(what: &str, source: NvmlError) -> GpuError {
         NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound => {
             GpuError::NoDriver("this machine has no NVIDIA driver: its library `libnvidia-ml.so.1` could not be opened".into())
         }
-        NvmlError::DriverNotLoaded => GpuError::NoDriver("the NVIDIA driver is installed on this machine and its kernel module is not loaded".into()),
-        NvmlError::LibRmVersionMismatch => {
-            GpuError::NoDriver("the NVIDIA driver's library and kernel module differ in version, as they do between an update and the next restart".into())
+        NvmlError::DriverNotLoaded => {
+            GpuError::NoDriver("the NVIDIA driver is installed on this machine and its kernel module is not loaded".into())
         }
+        NvmlError::LibRmVersionMismatch => GpuError::NoDriver(
+            "the NVIDIA driver's library and kernel module differ in version, as they do between an update and the next restart".into(),
+        ),
         NvmlError::GpuLost => GpuError::Lost(format!("{what} no longer answers: it fell off the bus")),
         NvmlError::ResetRequired => GpuError::Lost(format!("{what} no longer answers: it needs a reset")),
         NvmlError::NoPermission => GpuError::Failed(format!("{what}: the agent's user may not use the NVIDIA driver")),
@@ -342,21 +282,15 @@ mod tests {
         match driver() {
             Ok(driver) => {
                 assert!(!driver.version.is_empty());
-                let (devices, samples) =
-                    (devices().expect("devices"), samples(None).expect("samples"));
+                let (devices, samples) = (devices().expect("devices"), samples(None).expect("samples"));
                 assert_eq!(devices.len(), samples.len());
                 for (device, sample) in devices.iter().zip(&samples) {
                     assert_eq!((device.index, &device.uuid), (sample.index, &sample.uuid));
                     assert!(device.memory_total > 0 && sample.memory_used <= sample.memory_total);
                     assert_eq!(super::samples(Some(&device.uuid)).expect("one").len(), 1);
                 }
-                assert_eq!(
-                    summary().map_or(0, |summary| summary.count as usize),
-                    devices.len()
-                );
-                assert!(
-                    matches!(super::samples(Some("GPU-nobody")), Err(GpuError::Failed(text)) if text.contains("GPU-nobody"))
-                );
+                assert_eq!(summary().map_or(0, |summary| summary.count as usize), devices.len());
+                assert!(matches!(super::samples(Some("GPU-nobody")), Err(GpuError::Failed(text)) if text.contains("GPU-nobody")));
             }
             Err(GpuError::NoDriver(sentence)) => {
                 assert!(sentence.contains("NVIDIA driver"), "{sentence}");
@@ -371,48 +305,24 @@ mod tests {
 
     #[test]
     fn each_state_of_the_driver_has_its_own_answer() {
-        assert!(
-            matches!(explain("x", NvmlError::DriverNotLoaded), GpuError::NoDriver(text) if text.contains("not loaded"))
-        );
-        assert!(
-            matches!(explain("x", NvmlError::LibRmVersionMismatch), GpuError::NoDriver(text) if text.contains("version"))
-        );
-        assert!(
-            matches!(explain("GPU 1", NvmlError::GpuLost), GpuError::Lost(text) if text.starts_with("GPU 1 "))
-        );
-        assert!(matches!(
-            explain("GPU 1", NvmlError::ResetRequired),
-            GpuError::Lost(_)
-        ));
-        assert!(
-            matches!(explain("GPU 1", NvmlError::Unknown), GpuError::Failed(text) if text.starts_with("GPU 1: "))
-        );
+        assert!(matches!(explain("x", NvmlError::DriverNotLoaded), GpuError::NoDriver(text) if text.contains("not loaded")));
+        assert!(matches!(explain("x", NvmlError::LibRmVersionMismatch), GpuError::NoDriver(text) if text.contains("version")));
+        assert!(matches!(explain("GPU 1", NvmlError::GpuLost), GpuError::Lost(text) if text.starts_with("GPU 1 ")));
+        assert!(matches!(explain("GPU 1", NvmlError::ResetRequired), GpuError::Lost(_)));
+        assert!(matches!(explain("GPU 1", NvmlError::Unknown), GpuError::Failed(text) if text.starts_with("GPU 1: ")));
     }
 
     #[test]
     fn a_missing_figure_is_none_and_a_lost_device_is_not_a_missing_figure() {
         assert_eq!(figure("GPU 0", Ok(7)), Ok(Some(7)));
-        assert_eq!(
-            figure::<u32>("GPU 0", Err(NvmlError::NotSupported)),
-            Ok(None)
-        );
-        assert!(matches!(
-            figure::<u32>("GPU 0", Err(NvmlError::GpuLost)),
-            Err(GpuError::Lost(_))
-        ));
+        assert_eq!(figure::<u32>("GPU 0", Err(NvmlError::NotSupported)), Ok(None));
+        assert!(matches!(figure::<u32>("GPU 0", Err(NvmlError::GpuLost)), Err(GpuError::Lost(_))));
     }
 
     #[test]
     fn throttle_reasons_keep_their_names() {
-        let reasons = ThrottleReasons::SW_POWER_CAP
-            | ThrottleReasons::HW_THERMAL_SLOWDOWN
-            | ThrottleReasons::HW_SLOWDOWN;
-        let wanted = Throttle {
-            power_cap: true,
-            thermal_hardware: true,
-            slowdown: true,
-            ..Throttle::default()
-        };
+        let reasons = ThrottleReasons::SW_POWER_CAP | ThrottleReasons::HW_THERMAL_SLOWDOWN | ThrottleReasons::HW_SLOWDOWN;
+        let wanted = Throttle { power_cap: true, thermal_hardware: true, slowdown: true, ..Throttle::default() };
         assert_eq!(throttle(reasons), wanted);
         assert_eq!(throttle(ThrottleReasons::NONE), Throttle::default());
         assert!(throttle(ThrottleReasons::DISPLAY_CLOCK_SETTING).clock_setting);
@@ -420,10 +330,7 @@ mod tests {
 
     #[test]
     fn versions_and_means_read_well() {
-        assert_eq!(
-            (cuda_text(12040), cuda_text(13000)),
-            ("12.4".into(), "13.0".into())
-        );
+        assert_eq!((cuda_text(12040), cuda_text(13000)), ("12.4".into(), "13.0".into()));
         assert_eq!((mean(&[]), mean(&[100, 50])), (None, Some(75)));
     }
 }

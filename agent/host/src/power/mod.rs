@@ -14,11 +14,7 @@ pub mod system;
 /// `text` as one word of a shell command line. A caller chose it and somebody may paste it, so that it must neither split, expand,
 /// nor carry control characters to a terminal.
 fn shell_word(text: &str) -> String {
-    let text: String = text
-        .chars()
-        .take(SHELL_WORD_CHARS)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect();
+    let text: String = text.chars().take(SHELL_WORD_CHARS).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     let plain = |c: char| c.is_ascii_alphanumeric() || "._+-/@:,=".contains(c);
     if !text.is_empty() && !text.starts_with('-') && text.chars().all(plain) {
         return text;
@@ -28,17 +24,8 @@ fn shell_word(text: &str) -> String {
 
 /// `text` inside a sentence: control characters escaped, cut where it stops being helpful.
 fn shown(text: &str) -> String {
-    let mut out: String = text
-        .chars()
-        .take(SHELL_WORD_CHARS)
-        .flat_map(|c| {
-            if c.is_control() {
-                c.escape_default().collect()
-            } else {
-                vec![c]
-            }
-        })
-        .collect();
+    let mut out: String =
+        text.chars().take(SHELL_WORD_CHARS).flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
     if text.chars().nth(SHELL_WORD_CHARS).is_some() {
         out.push('…');
     }
@@ -65,9 +52,6 @@ mod tests {
     #[test]
     fn a_sentence_shows_control_characters_and_stays_short() {
         assert_eq!(shown("a\u{1b}b"), "a\\u{1b}b");
-        assert_eq!(
-            shown(&"x".repeat(1000)).chars().count(),
-            SHELL_WORD_CHARS + 1
-        );
+        assert_eq!(shown(&"x".repeat(1000)).chars().count(), SHELL_WORD_CHARS + 1);
     }
 }

@@ -67,12 +67,7 @@ pub enum ProcessError {
 }
 
 /// Starts a granted program. Without `stdin` the child reads end of file. Call it inside a Tokio runtime with I/O and time enabled.
-pub async fn spawn(
-    pack: &str,
-    grant: &Grant,
-    spec: Spec,
-    stdin: bool,
-) -> Result<Running, ProcessError> {
+pub async fn spawn(pack: &str, grant: &Grant, spec: Spec, stdin: bool) -> Result<Running, ProcessError> {
     let max_secs = grant.max_secs;
     let (name, granted) = (pack.to_owned(), grant.clone());
     let prepared = blocking(move || program::prepare(&name, &granted, spec)).await?;
@@ -86,14 +81,10 @@ pub async fn which(pack: &str, grant: &Grant, program: &str) -> Result<PathBuf, 
 }
 
 /// Looking at paths may hang (a dead network mount): it must not hang a runtime worker.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ProcessError> + Send + 'static,
-) -> Result<T, ProcessError> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, ProcessError> + Send + 'static) -> Result<T, ProcessError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
-        Err(source) => Err(ProcessError::Failed(format!(
-            "looking for the program was cut short: {source}"
-        ))),
+        Err(source) => Err(ProcessError::Failed(format!("looking for the program was cut short: {source}"))),
     }
 }
 

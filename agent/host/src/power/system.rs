@@ -10,9 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sysinfo::{
-    Components, CpuRefreshKind, DiskRefreshKind, Disks, MemoryRefreshKind, Networks, System,
-};
+use sysinfo::{Components, CpuRefreshKind, DiskRefreshKind, Disks, MemoryRefreshKind, Networks, System};
 use thiserror::Error;
 
 pub use figures::{Cpu, Disk, Facts, Heartbeat, LoadAverage, Memory, Network, Os, Sensor};
@@ -40,37 +38,27 @@ pub fn prime() {
 
 /// The machine's facts.
 pub fn read() -> Result<Facts, SystemError> {
-    let load = System::load_average().map_err(|source| {
-        SystemError::Failed(format!("the load average cannot be read: {source:?}"))
-    })?;
+    let load = System::load_average().map_err(|source| SystemError::Failed(format!("the load average cannot be read: {source:?}")))?;
     Ok(Facts {
         os: os(),
         cpu: cpu()?,
         memory: memory()?,
         disks: disks(),
         networks: networks(),
-        load: LoadAverage {
-            one: load.one,
-            five: load.five,
-            fifteen: load.fifteen,
-        },
+        load: LoadAverage { one: load.one, five: load.five, fifteen: load.fifteen },
         uptime: uptime()?,
     })
 }
 
 /// The machine's temperatures, by label; empty where it has none (a virtual machine, for one).
 pub fn sensors() -> Result<Vec<Sensor>, SystemError> {
-    let found = Components::new_with_refreshed_list()
-        .map_err(|source| SystemError::Failed(format!("the sensors cannot be read: {source:?}")))?;
+    let found =
+        Components::new_with_refreshed_list().map_err(|source| SystemError::Failed(format!("the sensors cannot be read: {source:?}")))?;
     let known = |value: Option<f32>| value.filter(|celsius| celsius.is_finite());
     let mut sensors: Vec<Sensor> = found
         .iter()
         .filter_map(|sensor| {
-            Some(Sensor {
-                label: sensor.label().to_owned(),
-                celsius: known(sensor.temperature())?,
-                critical: known(sensor.critical()),
-            })
+            Some(Sensor { label: sensor.label().to_owned(), celsius: known(sensor.temperature())?, critical: known(sensor.critical()) })
         })
         .collect();
     sensors.sort_by(|a, b| a.label.cmp(&b.label));
@@ -106,16 +94,11 @@ pub(super) fn memory() -> Result<Memory, SystemError> {
 }
 
 fn uptime() -> Result<u64, SystemError> {
-    System::uptime()
-        .map_err(|source| SystemError::Failed(format!("the uptime cannot be read: {source:?}")))
+    System::uptime().map_err(|source| SystemError::Failed(format!("the uptime cannot be read: {source:?}")))
 }
 
 fn os() -> Os {
-    let known = |text: Result<String, sysinfo::Error>| {
-        text.ok()
-            .filter(|text| !text.is_empty())
-            .unwrap_or_else(|| "unknown".into())
-    };
+    let known = |text: Result<String, sysinfo::Error>| text.ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "unknown".into());
     Os {
         name: known(System::name()),
         version: known(System::os_version()),
@@ -128,24 +111,14 @@ fn os() -> Os {
 fn cpu() -> Result<Cpu, SystemError> {
     ask(|sampler| {
         let percent = sampler.load().since_last;
-        sampler
-            .probe
-            .refresh_cpu_specifics(CpuRefreshKind::nothing().with_frequency());
+        sampler.probe.refresh_cpu_specifics(CpuRefreshKind::nothing().with_frequency());
         let cores = sampler.probe.cpus();
         // Processors that carry no name in themselves (most ARM boards) leave the board's.
-        let named = cores
-            .first()
-            .map(|core| core.brand().trim())
-            .filter(|brand| !brand.is_empty())
-            .map(str::to_owned);
+        let named = cores.first().map(|core| core.brand().trim()).filter(|brand| !brand.is_empty()).map(str::to_owned);
         Cpu {
-            model: named
-                .or_else(board)
-                .unwrap_or_else(|| std::env::consts::ARCH.into()),
+            model: named.or_else(board).unwrap_or_else(|| std::env::consts::ARCH.into()),
             logical: u32::try_from(cores.len()).unwrap_or(u32::MAX),
-            physical: System::physical_core_count()
-                .ok()
-                .and_then(|count| u32::try_from(count).ok()),
+            physical: System::physical_core_count().ok().and_then(|count| u32::try_from(count).ok()),
             mhz: cores.iter().map(sysinfo::Cpu::frequency).max().unwrap_or(0),
             percent,
         }
@@ -178,9 +151,7 @@ fn once(disks: impl Iterator<Item = Disk>) -> Vec<Disk> {
     let mut kept: HashMap<(String, String, u64), Disk> = HashMap::new();
     for disk in disks.filter(|disk| disk.total > 0) {
         let same = (disk.device.clone(), disk.file_system.clone(), disk.total);
-        let shorter = kept.get(&same).is_none_or(|other| {
-            (disk.mount.len(), &disk.mount) < (other.mount.len(), &other.mount)
-        });
+        let shorter = kept.get(&same).is_none_or(|other| (disk.mount.len(), &disk.mount) < (other.mount.len(), &other.mount));
         if shorter {
             kept.insert(same, disk);
         }
@@ -200,11 +171,7 @@ fn networks() -> Vec<Network> {
         .map(|(name, data)| Network {
             name: name.to_string_lossy().into_owned(),
             mac: data.mac_address().to_string(),
-            addresses: data
-                .ip_networks()
-                .iter()
-                .map(|network| network.addr.to_string())
-                .collect(),
+            addresses: data.ip_networks().iter().map(|network| network.addr.to_string()).collect(),
             received: data.total_received(),
             sent: data.total_transmitted(),
         })
@@ -230,14 +197,8 @@ struct Load {
 
 impl Sampler {
     fn new() -> Result<Self, SystemError> {
-        let probe = System::new().map_err(|source| {
-            SystemError::Failed(format!("this machine's figures cannot be read: {source:?}"))
-        })?;
-        Ok(Self {
-            probe,
-            last: None,
-            load: Load::default(),
-        })
+        let probe = System::new().map_err(|source| SystemError::Failed(format!("this machine's figures cannot be read: {source:?}")))?;
+        Ok(Self { probe, last: None, load: Load::default() })
     }
 
     fn load(&mut self) -> Load {
@@ -275,11 +236,7 @@ fn ask<T>(question: impl FnOnce(&mut Sampler) -> T) -> Result<T, SystemError> {
 
 #[expect(clippy::cast_precision_loss, reason = "a percentage needs no 53 bits")]
 fn share(part: u64, whole: u64) -> f32 {
-    if whole == 0 {
-        0.0
-    } else {
-        (part as f64 / whole as f64 * 100.0).clamp(0.0, 100.0) as f32
-    }
+    if whole == 0 { 0.0 } else { (part as f64 / whole as f64 * 100.0).clamp(0.0, 100.0) as f32 }
 }
 
 #[cfg(test)]
@@ -289,19 +246,11 @@ mod tests {
     #[test]
     fn facts_of_this_machine_are_plausible() {
         let facts = read().expect("facts");
-        assert!(
-            !facts.os.kernel.is_empty()
-                && !facts.os.hostname.is_empty()
-                && facts.os.arch == std::env::consts::ARCH
-        );
+        assert!(!facts.os.kernel.is_empty() && !facts.os.hostname.is_empty() && facts.os.arch == std::env::consts::ARCH);
         assert!(facts.cpu.logical >= 1 && !facts.cpu.model.is_empty());
         assert!(facts.memory.total >= facts.memory.available && facts.memory.total > 1 << 20);
         assert!((0.0..=100.0).contains(&facts.memory.percent) && facts.memory.percent > 0.0);
-        assert!(
-            facts.networks.iter().any(|network| network.name == "lo"),
-            "{:?}",
-            facts.networks
-        );
+        assert!(facts.networks.iter().any(|network| network.name == "lo"), "{:?}", facts.networks);
         assert!(facts.load.one >= 0.0 && facts.uptime > 0);
     }
 
@@ -310,41 +259,22 @@ mod tests {
         let (mut sampler, start) = (Sampler::new().expect("sampler"), Instant::now());
         let first = sampler.load_at(start);
         assert!(first.since_last.is_none() && (0.0..=100.0).contains(&first.since_start));
-        assert_eq!(
-            sampler.load_at(start + SETTLE / 2).since_last,
-            None,
-            "too soon"
-        );
-        let second = sampler
-            .load_at(start + SETTLE)
-            .since_last
-            .expect("two readings");
+        assert_eq!(sampler.load_at(start + SETTLE / 2).since_last, None, "too soon");
+        let second = sampler.load_at(start + SETTLE).since_last.expect("two readings");
         assert!((0.0..=100.0).contains(&second));
-        assert_eq!(
-            sampler.load_at(start + SETTLE + SETTLE / 2).since_last,
-            Some(second),
-            "too soon repeats the answer"
-        );
+        assert_eq!(sampler.load_at(start + SETTLE + SETTLE / 2).since_last, Some(second), "too soon repeats the answer");
     }
 
     #[test]
     fn a_heartbeat_is_in_range() {
         let beat = heartbeat();
-        assert!(
-            (0.0..=100.0).contains(&beat.cpu_percent)
-                && (0.0..=100.0).contains(&beat.memory_percent)
-        );
+        assert!((0.0..=100.0).contains(&beat.cpu_percent) && (0.0..=100.0).contains(&beat.memory_percent));
         assert!(beat.uptime_secs > 0);
     }
 
     #[test]
     fn sensors_are_numbers_or_absent() {
-        assert!(
-            sensors()
-                .expect("sensors")
-                .iter()
-                .all(|sensor| sensor.celsius.is_finite())
-        );
+        assert!(sensors().expect("sensors").iter().all(|sensor| sensor.celsius.is_finite()));
     }
 
     #[test]
@@ -358,21 +288,9 @@ mod tests {
             removable: false,
         };
         let disks = once(
-            [
-                disk("/etc/hosts", "/dev/a", 10),
-                disk("/", "/dev/a", 10),
-                disk("/home", "/dev/b", 10),
-                disk("/proc", "none", 0),
-            ]
-            .into_iter(),
+            [disk("/etc/hosts", "/dev/a", 10), disk("/", "/dev/a", 10), disk("/home", "/dev/b", 10), disk("/proc", "none", 0)].into_iter(),
         );
-        assert_eq!(
-            disks
-                .iter()
-                .map(|disk| disk.mount.as_str())
-                .collect::<Vec<_>>(),
-            ["/", "/home"]
-        );
+        assert_eq!(disks.iter().map(|disk| disk.mount.as_str()).collect::<Vec<_>>(), ["/", "/home"]);
     }
 
     #[test]

@@ -56,7 +56,10 @@ async fn a_guest_that_eats_memory_is_told_how_much_there_is() {
 async fn recursion_and_traps_are_told_by_name() {
     let pack = pack("hostile").await;
     let ended = call(&pack, "hostile.recurse", json!({"from": 0})).await;
-    assert_eq!((ended.code(), ended.failure().message.as_str()), (Code::Trap, "pack `hostile` 0.1.0 trapped in `hostile.recurse`: call stack exhausted"));
+    assert_eq!(
+        (ended.code(), ended.failure().message.as_str()),
+        (Code::Trap, "pack `hostile` 0.1.0 trapped in `hostile.recurse`: call stack exhausted")
+    );
     let ended = call(&pack, "hostile.trap", json!({})).await;
     let sentence = "pack `hostile` 0.1.0 trapped in `hostile.trap`: wasm `unreachable` instruction executed";
     assert_eq!((ended.code(), ended.failure().message.as_str()), (Code::Trap, sentence));
@@ -77,7 +80,8 @@ async fn values_larger_than_a_crossing_may_be_are_refused_before_they_are_built(
 async fn output_ends_at_its_ceiling_and_not_a_byte_later() {
     let pack = pack("hostile").await;
     let limit = 1_000_000;
-    let ended = Caller::new(&pack, "hostile.flood", json!({"total": 4_000_000}), 4).with(|request| request.output_limit = limit).run().await;
+    let ended =
+        Caller::new(&pack, "hostile.flood", json!({"total": 4_000_000}), 4).with(|request| request.output_limit = limit).run().await;
     assert_eq!(ended.code(), Code::LimitOutput);
     assert_eq!(ended.lane(Lane::Stdout).len() as u64, limit);
     let ended = Caller::new(&pack, "hostile.flood", json!({"total": limit}), 4).with(|request| request.output_limit = limit).run().await;
@@ -139,7 +143,8 @@ async fn the_log_takes_a_flood_and_keeps_a_trickle() {
 #[tokio::test]
 async fn all_slots_taken_is_busy_and_passes() {
     let host = outhaul_host::Host::new(outhaul_host::HostConfig { calls: 1, ..crate::support::config() }).expect("a host");
-    let (flow, echo) = (host.load(crate::support::wasm("flow")).await.expect("loads"), host.load(crate::support::wasm("flow")).await.expect("loads"));
+    let (flow, echo) =
+        (host.load(crate::support::wasm("flow")).await.expect("loads"), host.load(crate::support::wasm("flow")).await.expect("loads"));
     let hold = Caller::new(&flow, "flow.hold", json!({}), 4);
     let cancel = hold.request.cancel.clone();
     let Caller { mut outputs, request, .. } = hold;

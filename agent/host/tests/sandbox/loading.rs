@@ -22,7 +22,11 @@ async fn a_pack_says_who_it_is_and_what_it_can() {
     let mut signatures: Vec<_> = pack.commands().iter().map(|command| command.signature()).collect();
     signatures.sort_unstable();
     assert_eq!(signatures.len(), 3);
-    assert!(signatures[1].starts_with("system.run(argv: list<string>, cwd?: string, env?: list<tuple<string, string>>)"), "{}", signatures[1]);
+    assert!(
+        signatures[1].starts_with("system.run(argv: list<string>, cwd?: string, env?: list<tuple<string, string>>)"),
+        "{}",
+        signatures[1]
+    );
     let run = pack.command("system.run").expect("known");
     assert!(run.doc.as_ref().is_some_and(|doc| doc.starts_with("Runs a program without a shell")));
     assert_eq!(run.params[0].doc.as_deref(), Some("the program and its arguments"));
@@ -47,7 +51,10 @@ async fn what_does_not_cross_is_refused_with_function_and_type() {
         ("future-result", "pack `future-result`: function `later.value` uses a future"),
         ("nested-option", "pack `nested-option`: function `nested.perhaps` uses an option of an option"),
         ("resource-export", "pack `resource-export`: interface `counter` exports resource `tally`"),
-        ("stream-parameter", "pack `stream-parameter`: function `taker.take` uses a `stream<u8>` elsewhere than as its result or a field of its result's record"),
+        (
+            "stream-parameter",
+            "pack `stream-parameter`: function `taker.take` uses a `stream<u8>` elsewhere than as its result or a field of its result's record",
+        ),
         ("two-streams", "pack `two-streams`: function `twins.both` uses more than one stream in its result"),
         ("typed-stream", "pack `typed-stream`: function `words.all` uses a stream of other things than bytes"),
     ] {

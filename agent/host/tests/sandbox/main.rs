@@ -1,9 +1,11 @@
 //! The sandbox against the packs in `plugins/dist`: what runs, what is refused, and what hurts nobody but itself.
 
 mod ceilings;
+mod crafted;
 mod loading;
 mod powers;
 mod streams;
 mod support;
+mod timing;
 mod values;
 mod wasi;

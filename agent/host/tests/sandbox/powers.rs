@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use outhaul_host::power::process;
 use outhaul_host::{Grants, Lane, Output};
 use outhaul_protocol::error::Code;
 use outhaul_protocol::value::Value;
-use bytes::Bytes;
 use serde_json::{Value as Json, json};
 
 use crate::support::{Caller, Ended, all, call, pack};
@@ -135,7 +135,8 @@ async fn a_program_reads_what_the_caller_sends() {
 async fn much_output_comes_through_a_small_queue() {
     let pack = pack("system").await;
     let bytes = 100u64 << 20;
-    let Caller { request, mut outputs, .. } = Caller::new(&pack, "system.run", json!({"argv": ["head", "-c", bytes.to_string(), "/dev/zero"]}), 2);
+    let Caller { request, mut outputs, .. } =
+        Caller::new(&pack, "system.run", json!({"argv": ["head", "-c", bytes.to_string(), "/dev/zero"]}), 2);
     let take = async {
         let mut total = 0;
         while let Some(Output::Data { bytes, .. }) = outputs.recv().await {
@@ -151,7 +152,10 @@ async fn much_output_comes_through_a_small_queue() {
 #[tokio::test]
 async fn output_over_the_ceiling_kills_the_program_and_says_truncated() {
     let pack = pack("system").await;
-    let ended = Caller::new(&pack, "system.run", json!({"argv": ["cat", "/dev/zero"]}), 4).with(|request| request.output_limit = 1 << 20).run().await;
+    let ended = Caller::new(&pack, "system.run", json!({"argv": ["cat", "/dev/zero"]}), 4)
+        .with(|request| request.output_limit = 1 << 20)
+        .run()
+        .await;
     assert_eq!(ended.value().get("truncated"), Some(&Value::Bool(true)));
     assert_eq!(ended.value().get("stdout_bytes"), Some(&Value::Int(1 << 20)));
     assert_eq!(ended.value().get("signal"), Some(&Value::Int(9)));

@@ -1,9 +1,9 @@
 //! Streams of results, of output and of input, made by hosts and by guests.
 
+use bytes::Bytes;
 use outhaul_host::{Lane, Output};
 use outhaul_protocol::error::Code;
 use outhaul_protocol::value::Value;
-use bytes::Bytes;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -41,7 +41,8 @@ async fn what_a_guest_pipes_arrives_whole_and_waits_for_its_reader() {
     let ended = Caller::new(&pack, "flow.pipe_guest", json!({"bytes": 3_000_001}), 1).run().await;
     assert_eq!(ended.value(), &Value::Int(3_000_001));
     assert!(ended.lane(Lane::Stdout) == counting(3_000_001));
-    let ended = Caller::new(&pack, "flow.pipe_guest", json!({"bytes": 1_000_000}), 4).with(|request| request.output_limit = 70_000).run().await;
+    let ended =
+        Caller::new(&pack, "flow.pipe_guest", json!({"bytes": 1_000_000}), 4).with(|request| request.output_limit = 70_000).run().await;
     assert_eq!(ended.code(), Code::LimitOutput);
     assert_eq!(ended.lane(Lane::Stdout).len(), 70_000);
 }

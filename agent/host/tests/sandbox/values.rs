@@ -44,7 +44,16 @@ async fn every_type_comes_back_as_it_went() {
         ("record", vec![person.clone()]),
         ("records", vec![json!([person, person])]),
         ("enum", vec![json!("red"), json!("dark_blue")]),
-        ("variant", vec![json!("nothing"), json!({"circle": 0.5}), json!({"corner": {"x": 0, "y": 0}}), json!({"label": null}), json!({"label": "l"})]),
+        (
+            "variant",
+            vec![
+                json!("nothing"),
+                json!({"circle": 0.5}),
+                json!({"corner": {"x": 0, "y": 0}}),
+                json!({"label": null}),
+                json!({"label": "l"}),
+            ],
+        ),
         ("flags", vec![json!([]), json!(["read", "run_all"])]),
         ("option", vec![json!(null), json!(7)]),
         ("result", vec![attempt]),

@@ -44,7 +44,13 @@ pub(super) struct Desk<'a> {
 }
 
 impl<'a> Desk<'a> {
-    pub(super) fn new(session: &'a mut Session, code: Option<&'a PairingCode>, pin: Option<KeyId>, attempts: Attempts, wish: NameWish) -> Self {
+    pub(super) fn new(
+        session: &'a mut Session,
+        code: Option<&'a PairingCode>,
+        pin: Option<KeyId>,
+        attempts: Attempts,
+        wish: NameWish,
+    ) -> Self {
         Desk { session, code, pin, attempts, wish, runs: HashMap::new() }
     }
 
@@ -59,16 +65,14 @@ impl<'a> Desk<'a> {
     /// Takes a frame. An error is this side's: the wish cannot be met, or the link is over.
     pub(super) async fn take(&mut self, frame: Frame) -> Result<Step, Failure> {
         match frame {
-            Frame::PairOffer { pairing, message, facts, .. } if self.runs.len() < RUNS => {
-                match Maker::answer(self.proof(), &message.0) {
-                    Ok((maker, answer)) => {
-                        self.session.link.send(&Frame::PairMessage { pairing, message: Blob(answer) })?;
-                        self.runs.insert(pairing, Run::Answered { maker: Box::new(maker), facts });
-                        Ok(Step::Nothing)
-                    }
-                    Err(error) => self.end(pairing, error),
+            Frame::PairOffer { pairing, message, facts, .. } if self.runs.len() < RUNS => match Maker::answer(self.proof(), &message.0) {
+                Ok((maker, answer)) => {
+                    self.session.link.send(&Frame::PairMessage { pairing, message: Blob(answer) })?;
+                    self.runs.insert(pairing, Run::Answered { maker: Box::new(maker), facts });
+                    Ok(Step::Nothing)
                 }
-            }
+                Err(error) => self.end(pairing, error),
+            },
             Frame::PairMessage { pairing, message } => match self.runs.remove(&pairing) {
                 Some(Run::Answered { maker, facts }) => self.confirm(pairing, *maker, &facts, &message.0).await,
                 Some(Run::Welcomed { awaiting, known }) => match awaiting.stored(&message.0) {
@@ -107,7 +111,11 @@ impl<'a> Desk<'a> {
                 Ok(Step::Nothing)
             }
             Err(failure) => {
-                self.session.link.send(&Frame::PairEnd { pairing, code: failure.code.as_str().into(), message: "the operator could not certify this machine".into() })?;
+                self.session.link.send(&Frame::PairEnd {
+                    pairing,
+                    code: failure.code.as_str().into(),
+                    message: "the operator could not certify this machine".into(),
+                })?;
                 Err(failure)
             }
         }

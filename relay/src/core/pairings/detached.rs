@@ -38,9 +38,9 @@ pub(crate) struct Detached {
 #[derive(Debug)]
 pub(crate) enum Step {
     /// The join was answered; what the machine calls itself.
-    Answered(Noise, Option<String>),
+    Answered(Box<Noise>, Option<String>),
     /// The welcome is sent.
-    Welcomed(Awaiting),
+    Welcomed(Box<Awaiting>),
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -70,12 +70,20 @@ impl Detached {
     /// Answers a join.
     pub(super) fn answer(&self, join: &[u8], mut facts: Facts) -> Result<(Step, Vec<u8>), Failure> {
         let (noise, answer) = Noise::answer(Proof::Code(&self.code), join)?;
-        Ok((Step::Answered(noise, facts.remove(fact::HOSTNAME)), answer))
+        Ok((Step::Answered(Box::new(noise), facts.remove(fact::HOSTNAME)), answer))
     }
 }
 
 /// The guest's next message in a run.
-pub(super) fn message(hub: &Arc<Hub>, detached: &Arc<Detached>, step: &Arc<Mutex<Option<Step>>>, guest: &Arc<GuestSession>, pairing: u64, slot: u64, message: Vec<u8>) {
+pub(super) fn message(
+    hub: &Arc<Hub>,
+    detached: &Arc<Detached>,
+    step: &Arc<Mutex<Option<Step>>>,
+    guest: &Arc<GuestSession>,
+    pairing: u64,
+    slot: u64,
+    message: Vec<u8>,
+) {
     let end = |hub: &Hub, failure: &Failure| {
         tracing::info!(guest = %guest.id.short(), code = %failure.code, reason = %failure.message, "a pairing failed");
         hub.pairings.end(End::Relay, pairing, failure.code.as_str(), &failure.message);
@@ -84,13 +92,13 @@ pub(super) fn message(hub: &Arc<Hub>, detached: &Arc<Detached>, step: &Arc<Mutex
         Some(Step::Answered(noise, host)) => {
             let (here, detached, step, guest) = (hub.clone(), detached.clone(), step.clone(), guest.clone());
             let queued = hub.store.submit(move |db| {
-                let outcome = welcome(&here, db, &detached, noise, &message, host.as_deref());
+                let outcome = welcome(&here, db, &detached, *noise, &message, host.as_deref());
                 if lock(&detached.attempts).used_up() {
                     here.pairings.used(slot, &detached);
                 }
                 match outcome {
                     Ok((awaiting, message)) => {
-                        *lock(&step) = Some(Step::Welcomed(awaiting));
+                        *lock(&step) = Some(Step::Welcomed(Box::new(awaiting)));
                         here.pairings.knew_the_code(&guest);
                         guest.session.say(&Frame::PairMessage { pairing, message: Blob(message) });
                     }
@@ -116,7 +124,14 @@ pub(super) fn message(hub: &Arc<Hub>, detached: &Arc<Detached>, step: &Arc<Mutex
 }
 
 /// Checks the guest's confirmation, certifies it and makes its welcome.
-fn welcome(hub: &Hub, db: &mut Db, detached: &Detached, noise: Noise, message: &[u8], host: Option<&str>) -> Result<(Awaiting, Vec<u8>), Failure> {
+fn welcome(
+    hub: &Hub,
+    db: &mut Db,
+    detached: &Detached,
+    noise: Noise,
+    message: &[u8],
+    host: Option<&str>,
+) -> Result<(Awaiting, Vec<u8>), Failure> {
     let confirmed = noise.confirm(message, &mut lock(&detached.attempts))?;
     let enrol = hub.enrol().ok_or_else(|| Failure::new(error::Code::NotGranted, "this relay may enrol no nodes"))?;
     let known = hub.notices.known();
@@ -136,7 +151,14 @@ fn welcome(hub: &Hub, db: &mut Db, detached: &Detached, noise: Noise, message: &
     confirmed.welcome(&enrol.key, &welcome).map_err(|error: PairingError| error.into())
 }
 
-fn describe(hub: &Hub, db: &mut Db, offer: &Offer, wish: Option<&str>, host: Option<&str>, signer: outhaul_protocol::keys::KeyId) -> Result<Node, Failure> {
+fn describe(
+    hub: &Hub,
+    db: &mut Db,
+    offer: &Offer,
+    wish: Option<&str>,
+    host: Option<&str>,
+    signer: outhaul_protocol::keys::KeyId,
+) -> Result<Node, Failure> {
     let id = offer.node.id();
     let before = db.node(&id)?.map(|kept| registry::known_node(&kept)).transpose()?;
     let serial = before.as_ref().map_or(0, |node| node.serial).max(db.removed(&id)?.unwrap_or(0));

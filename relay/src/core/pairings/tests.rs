@@ -7,6 +7,7 @@ use outhaul_protocol::keys::{SecretKey, random, sha256};
 use outhaul_protocol::objects::{Grant, Rights};
 use outhaul_protocol::signed::Signed;
 
+use super::state::{RUN, RUNS_PER_SLOT, WAITING};
 use super::*;
 use crate::core::sessions::Sessions;
 
@@ -84,7 +85,8 @@ async fn a_slot_that_ran_out_is_free_again_and_slots_are_bounded() {
     let world = World::new();
     let operators: Vec<_> = (0..9).map(|_| world.operator()).collect();
     let open = |operator: &Arc<OperatorSession>| world.pairings.open(Maker::Operator(operator.clone()), MINUTE).map(|(slot, _)| slot);
-    let slots: Vec<_> = operators.iter().flat_map(|operator| (0..SLOTS_PER_SESSION).map(|_| open(operator).map_err(|failure| failure.code))).collect();
+    let slots: Vec<_> =
+        operators.iter().flat_map(|operator| (0..SLOTS_PER_SESSION).map(|_| open(operator).map_err(|failure| failure.code))).collect();
     assert_eq!(slots.iter().filter(|slot| slot.is_ok()).count(), limits::PAIRINGS);
     assert_eq!((slots[0], slots[63], slots[64]), (Ok(1), Ok(64), Err(Code::Busy)));
     tokio::time::advance(MINUTE).await;

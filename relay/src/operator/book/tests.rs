@@ -71,8 +71,10 @@ impl Owner {
     }
 
     pub(in crate::operator) fn announce(&self, key: &SecretKey, boot_count: u64, hostname: &str) -> Option<Blob> {
-        let content = AnnounceContent { boot_count, facts: [("hostname".to_owned(), hostname.to_owned())].into(), ..AnnounceContent::default() };
-        let announce = Announce { iss: key.id(), aud: self.fleet.key.id(), iat: now(), boot_count, serial: 1, content: Blob(content.to_bytes()) };
+        let content =
+            AnnounceContent { boot_count, facts: [("hostname".to_owned(), hostname.to_owned())].into(), ..AnnounceContent::default() };
+        let announce =
+            Announce { iss: key.id(), aud: self.fleet.key.id(), iat: now(), boot_count, serial: 1, content: Blob(content.to_bytes()) };
         Some(Blob(Signed::sign(key, &announce).into_bytes()))
     }
 }

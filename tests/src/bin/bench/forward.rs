@@ -44,8 +44,8 @@ impl Pair {
         let (node, operator) = (ends.node(&member).await?, ends.operator().await?);
         let (echo, outbox) = (Outbox::new(limits::SOCKET_QUEUE), Outbox::new(limits::SOCKET_QUEUE));
         let responder = tokio::spawn(async move {
-            let on_frame = { let echo = echo.clone(); move |frame: Bytes| echo_frame(&echo, frame) };
-            pump(node.socket, &echo, on_frame, std::future::pending()).await;
+            // When this link ends, the relay closes the channel, and the other end says why.
+            pump(node.socket, &echo, |frame: Bytes| echo_frame(&echo, frame), std::future::pending()).await;
         });
         let channel = random();
         let frames: Arc<Vec<Bytes>> =
@@ -54,9 +54,9 @@ impl Pair {
         let requester = {
             let (load, outbox, frames) = (load.clone(), outbox.clone(), frames.clone());
             tokio::spawn(async move {
-                let on_frame = { let outbox = outbox.clone(); move |frame: Bytes| next_request(&load, &outbox, &frames, &frame) };
+                let on_frame = |frame: Bytes| next_request(&load, &outbox, &frames, &frame);
                 let ended = pump(operator.socket, &outbox, on_frame, std::future::pending()).await;
-                eprintln!("forward: the operator's link ended: {ended}");
+                load.broke(&ended.to_string());
             })
         };
         outbox.push(ChannelFrame::Open { channel, node: member.id(), noise: &payload(0) }.encode(), None)?;
@@ -125,7 +125,9 @@ pub(crate) async fn measure(effort: Effort) -> Result<Vec<Row>> {
     let time = Duration::from_millis(effort.of(2000, 300));
     let mut rows = Vec::new();
     for in_flight in [1, IN_FLIGHT[0], IN_FLIGHT[1]] {
-        let rounds = in_turns(&pair, nats.as_ref(), in_flight, time, effort.of(3, 1)).await.map_err(|error| anyhow!("{in_flight} in flight: {error:#}"))?;
+        let rounds = in_turns(&pair, nats.as_ref(), in_flight, time, effort.of(3, 1))
+            .await
+            .map_err(|error| anyhow!("{in_flight} in flight: {error:#}"))?;
         if in_flight == 1 { rows.extend(times(&rounds)) } else { rows.extend(rates(&rounds, in_flight)) }
     }
     Ok(rows)

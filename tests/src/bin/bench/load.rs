@@ -4,7 +4,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tokio::sync::Notify;
 
 use crate::table::{micros, quantile};
@@ -27,6 +27,7 @@ struct State {
     sent: Vec<Instant>,
     latencies: Vec<Duration>,
     under_way: usize,
+    broken: Option<String>,
 }
 
 /// What one round found.
@@ -46,13 +47,23 @@ impl Load {
     pub(crate) async fn round(&self, in_flight: usize, time: Duration, mut send: impl FnMut(usize) -> Result<()>) -> Result<Round> {
         let began = Instant::now();
         let until = began + time;
-        *self.state() = State { until: Some(until), sent: vec![began; in_flight], latencies: Vec::with_capacity(1 << 16), under_way: in_flight };
+        {
+            let mut state = self.state();
+            state.until = Some(until);
+            state.sent = vec![began; in_flight];
+            state.latencies = Vec::with_capacity(1 << 16);
+            state.under_way = in_flight;
+        }
         for slot in 0..in_flight {
             self.state().sent[slot] = Instant::now();
             send(slot)?;
         }
         tokio::time::timeout(time + GRACE, self.done.notified()).await.context("answers were lost")?;
-        let mut latencies = std::mem::take(&mut self.state().latencies);
+        let mut latencies = {
+            let mut state = self.state();
+            ensure!(state.broken.is_none(), "a link ended: {}", state.broken.as_deref().unwrap_or_default());
+            std::mem::take(&mut state.latencies)
+        };
         let rate = latencies.len() as f64 / time.as_secs_f64();
         Ok(Round { p50: micros(quantile(&mut latencies, 0.5)), p99: micros(quantile(&mut latencies, 0.99)), rate })
     }
@@ -72,6 +83,12 @@ impl Load {
             self.done.notify_one();
         }
         false
+    }
+
+    /// A link has ended: so has the round.
+    pub(crate) fn broke(&self, why: &str) {
+        self.state().broken.get_or_insert_with(|| why.to_owned());
+        self.done.notify_one();
     }
 }
 

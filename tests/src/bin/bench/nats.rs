@@ -27,11 +27,11 @@ pub(crate) fn version() -> Option<String> {
 /// A server with a requester and a responder on two connections.
 #[derive(Debug)]
 pub(crate) struct Nats {
-    _server: Process,
     requester: Connection,
     _responder: Connection,
     load: Arc<Load>,
     requests: Arc<Vec<Vec<u8>>>,
+    _server: Process,
 }
 
 impl Nats {
@@ -43,24 +43,30 @@ impl Nats {
         let address = line.text().rsplit(' ').next().context("an address")?.to_owned();
         server.wait_for("Server is ready")?;
         let load = Arc::new(Load::default());
-        let responder = Connection::open(&address, "SUB service 1\r\n", |message, out| {
-            publish(out, message.reply, message.payload);
-        });
+        let responder = Connection::open(&address, "SUB service 1\r\n", &load, |message, out| publish(out, message.reply, message.payload));
         let responder = responder.await?;
         let requests: Arc<Vec<Vec<u8>>> = Arc::new((0..SLOTS).map(request).collect());
-        let answers = { let (load, requests) = (load.clone(), requests.clone()); move |message: Message<'_>, out: &mut Vec<u8>| {
-            let slot = usize::from(message.payload[0]);
-            if load.answered(slot) {
-                out.extend_from_slice(&requests[slot]);
+        let answers = {
+            let (load, requests) = (load.clone(), requests.clone());
+            move |message: Message<'_>, out: &mut Vec<u8>| {
+                let slot = usize::from(message.payload[0]);
+                if load.answered(slot) {
+                    out.extend_from_slice(&requests[slot]);
+                }
             }
-        } };
-        let requester = Connection::open(&address, "SUB inbox.* 1\r\n", answers).await?;
-        Ok(Nats { _server: server, requester, _responder: responder, load, requests })
+        };
+        let requester = Connection::open(&address, "SUB inbox.* 1\r\n", &load, answers).await?;
+        Ok(Nats { requester, _responder: responder, load, requests, _server: server })
     }
 
     /// One round of request and reply.
     pub(crate) async fn round(&self, in_flight: usize, time: std::time::Duration) -> Result<crate::load::Round> {
-        self.load.round(in_flight, time, |slot| { self.requester.send(&self.requests[slot]); Ok(()) }).await
+        self.load
+            .round(in_flight, time, |slot| {
+                self.requester.send(&self.requests[slot]);
+                Ok(())
+            })
+            .await
     }
 }
 
@@ -99,7 +105,12 @@ impl Drop for Connection {
 
 impl Connection {
     /// Connects and subscribes; returns when the server has taken the subscription.
-    async fn open(address: &str, subscribe: &str, on_message: impl FnMut(Message<'_>, &mut Vec<u8>) + Send + 'static) -> Result<Self> {
+    async fn open(
+        address: &str,
+        subscribe: &str,
+        load: &Arc<Load>,
+        on_message: impl FnMut(Message<'_>, &mut Vec<u8>) + Send + 'static,
+    ) -> Result<Self> {
         let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let hello = format!("CONNECT {{\"verbose\":false,\"pedantic\":false,\"lang\":\"bench\"}}\r\n{subscribe}PING\r\n");
@@ -107,9 +118,10 @@ impl Connection {
         let queued = Arc::new((Mutex::new(Vec::new()), Notify::new()));
         let (ready, is_ready) = oneshot::channel();
         let serving = serve(stream, queued.clone(), ready, on_message);
+        let load = load.clone();
         let task = tokio::spawn(async move {
             if let Err(error) = serving.await {
-                eprintln!("nats: {error:#}");
+                load.broke(&format!("{error:#}"));
             }
         });
         is_ready.await.context("nats-server did not take the subscription")?;

@@ -128,7 +128,14 @@ async fn serve(connected: Connected) -> Result<()> {
     tokio::select! {
         ended = pump(connected.socket, &outbox, on_frame, std::future::pending()) => bail!("{ended}"),
         sent = sending => sent,
+        () = orphaned() => Ok(()),
     }
+}
+
+/// Resolves when standard input ends: who started this process is gone.
+async fn orphaned() {
+    let mut byte = [0];
+    while matches!(tokio::io::stdin().read(&mut byte).await, Ok(1)) {}
 }
 
 /// Reads the child straight into frames.

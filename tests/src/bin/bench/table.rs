@@ -88,7 +88,13 @@ fn number(value: f64) -> String {
         }
         return out;
     }
-    let decimals = if value.abs() >= 100.0 { 0 } else if value.abs() >= 10.0 { 1 } else { 2 };
+    let decimals = if value.abs() >= 100.0 {
+        0
+    } else if value.abs() >= 10.0 {
+        1
+    } else {
+        2
+    };
     format!("{value:.decimals$}")
 }
 
@@ -127,7 +133,8 @@ impl fmt::Display for Table {
         let head = ["row", "figure", "unit", "target", "verdict"].map(str::to_owned);
         let lines: Vec<(&str, [String; 5])> =
             self.groups.iter().flat_map(|(group, rows)| rows.iter().map(move |row| (*group, row.cells()))).collect();
-        let width = |column: usize| lines.iter().map(|(_, cells)| &cells[column]).chain([&head[column]]).map(|cell| cell.chars().count()).max();
+        let width =
+            |column: usize| lines.iter().map(|(_, cells)| &cells[column]).chain([&head[column]]).map(|cell| cell.chars().count()).max();
         let widths: Vec<usize> = (0..5).map(|column| width(column).unwrap_or(0)).collect();
         writeln!(f, "\n{}", machine(self.effort))?;
         let mut group = "";
@@ -136,10 +143,8 @@ impl fmt::Display for Table {
                 (group, _) = (of, writeln!(f, "{of}")?);
             }
             let [name, figure, unit, target, verdict] = cells;
-            let line = format!(
-                "  {name:<0$}  {figure:>1$} {unit:<2$}  {target:<3$}  {verdict}",
-                widths[0], widths[1], widths[2], widths[3]
-            );
+            let line =
+                format!("  {name:<0$}  {figure:>1$} {unit:<2$}  {target:<3$}  {verdict}", widths[0], widths[1], widths[2], widths[3]);
             writeln!(f, "{}", line.trim_end())?;
         }
         Ok(())

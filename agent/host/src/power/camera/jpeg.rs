@@ -27,11 +27,7 @@ pub(super) fn complete(frame: &[u8]) -> Option<(Size, Vec<u8>)> {
         at = segment.end;
     }
     let (head, scan) = frame.split_at_checked(at)?;
-    let tables = if has_tables {
-        Vec::new()
-    } else {
-        standard_tables()
-    };
+    let tables = if has_tables { Vec::new() } else { standard_tables() };
     Some((size?, [head, &tables, scan].concat()))
 }
 
@@ -47,11 +43,7 @@ impl<'a> Segment<'a> {
             return None;
         };
         let end = at + 2 + usize::from(u16::from_be_bytes([high, low]));
-        Some(Self {
-            marker,
-            body: frame.get(at + 4..end)?,
-            end,
-        })
+        Some(Self { marker, body: frame.get(at + 4..end)?, end })
     }
 }
 
@@ -59,20 +51,14 @@ fn frame_size(body: &[u8]) -> Option<Size> {
     let &[_, h1, h2, w1, w2, ..] = body else {
         return None;
     };
-    let size = Size {
-        width: u16::from_be_bytes([w1, w2]).into(),
-        height: u16::from_be_bytes([h1, h2]).into(),
-    };
+    let size = Size { width: u16::from_be_bytes([w1, w2]).into(), height: u16::from_be_bytes([h1, h2]).into() };
     (size.area() > 0).then_some(size)
 }
 
 /// The tables Motion JPEG means when it has none. Our encoder uses the same, so one small picture of its holds them.
 fn standard_tables() -> Vec<u8> {
     let mut sample = Vec::new();
-    if Encoder::new(&mut sample, 50)
-        .encode(&[0; 8 * 8 * 3], 8, 8, ColorType::Rgb)
-        .is_err()
-    {
+    if Encoder::new(&mut sample, 50).encode(&[0; 8 * 8 * 3], 8, 8, ColorType::Rgb).is_err() {
         return Vec::new();
     }
     let (mut at, mut tables) = (2, Vec::new());
@@ -91,16 +77,13 @@ mod tests {
 
     fn picture() -> Vec<u8> {
         let (mut out, pixels) = (Vec::new(), vec![90; 32 * 16 * 3]);
-        Encoder::new(&mut out, 80)
-            .encode(&pixels, 32, 16, ColorType::Rgb)
-            .expect("encode");
+        Encoder::new(&mut out, 80).encode(&pixels, 32, 16, ColorType::Rgb).expect("encode");
         out
     }
 
     fn without_tables(picture: &[u8]) -> Vec<u8> {
         let (mut out, mut at) = (START.to_vec(), 2);
-        while let Some(segment) = Segment::at(picture, at).filter(|segment| segment.marker != SCAN)
-        {
+        while let Some(segment) = Segment::at(picture, at).filter(|segment| segment.marker != SCAN) {
             if segment.marker != TABLES {
                 out.extend_from_slice(&picture[at..segment.end]);
             }
@@ -112,16 +95,9 @@ mod tests {
 
     #[test]
     fn a_whole_picture_passes_as_it_is() {
-        let size = Size {
-            width: 32,
-            height: 16,
-        };
+        let size = Size { width: 32, height: 16 };
         assert_eq!(complete(&picture()), Some((size, picture())));
-        assert_eq!(
-            complete(&[picture(), vec![0; 300]].concat()),
-            Some((size, picture())),
-            "padding goes"
-        );
+        assert_eq!(complete(&[picture(), vec![0; 300]].concat()), Some((size, picture())), "padding goes");
     }
 
     #[test]
@@ -138,15 +114,9 @@ mod tests {
         let tables = standard_tables();
         // Two DC tables of 12 symbols, two AC tables of 162; 17 bytes of head for each, 4 of marker and length where they stand alone.
         assert_eq!(tables.len(), 2 * (12 + 17) + 2 * (162 + 17) + 4 * 4);
-        let luma_dc = [
-            0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11,
-        ];
-        let luma_ac = [
-            0, 2, 1, 3, 3, 2, 4, 3, 5, 5, 4, 4, 0, 0, 1, 0x7D, 1, 2, 3, 0, 4, 0x11,
-        ];
-        let chroma_ac = [
-            0, 2, 1, 2, 4, 4, 3, 4, 7, 5, 4, 4, 0, 1, 2, 0x77, 0, 1, 2, 3, 0x11, 4,
-        ];
+        let luma_dc = [0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+        let luma_ac = [0, 2, 1, 3, 3, 2, 4, 3, 5, 5, 4, 4, 0, 0, 1, 0x7D, 1, 2, 3, 0, 4, 0x11];
+        let chroma_ac = [0, 2, 1, 2, 4, 4, 3, 4, 7, 5, 4, 4, 0, 1, 2, 0x77, 0, 1, 2, 3, 0x11, 4];
         for wanted in [&luma_dc[..], &luma_ac, &chroma_ac] {
             assert!(tables.windows(wanted.len()).any(|part| part == wanted));
         }

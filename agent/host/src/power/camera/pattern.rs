@@ -7,66 +7,26 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::pixels::{Frame, Layout};
 use super::{CameraError, Device, Facing, Size, TEST_PATTERN};
 
-const SIZES: [Size; 3] = [
-    Size {
-        width: 640,
-        height: 480,
-    },
-    Size {
-        width: 1280,
-        height: 720,
-    },
-    Size {
-        width: 1920,
-        height: 1080,
-    },
-];
-const BARS: [[u8; 3]; 8] = [
-    [255, 255, 255],
-    [191, 191, 0],
-    [0, 191, 191],
-    [0, 191, 0],
-    [191, 0, 191],
-    [191, 0, 0],
-    [0, 0, 191],
-    [0, 0, 0],
-];
-const LAYOUT: Layout = Layout::Colours {
-    red: 0,
-    green: 1,
-    blue: 2,
-    step: 3,
-};
+const SIZES: [Size; 3] = [Size { width: 640, height: 480 }, Size { width: 1280, height: 720 }, Size { width: 1920, height: 1080 }];
+const BARS: [[u8; 3]; 8] = [[255, 255, 255], [191, 191, 0], [0, 191, 191], [0, 191, 0], [191, 0, 191], [191, 0, 0], [0, 0, 191], [0, 0, 0]];
+const LAYOUT: Layout = Layout::Colours { red: 0, green: 1, blue: 2, step: 3 };
 
 pub(super) fn device() -> Device {
-    Device {
-        id: TEST_PATTERN.into(),
-        name: "Test pattern (not a camera)".into(),
-        facing: Facing::Unknown,
-        sizes: SIZES.to_vec(),
-    }
+    Device { id: TEST_PATTERN.into(), name: "Test pattern (not a camera)".into(), facing: Facing::Unknown, sizes: SIZES.to_vec() }
 }
 
 pub(super) fn shoot(size: Size, quality: u8) -> Result<Vec<u8>, CameraError> {
     static SHOTS: AtomicU64 = AtomicU64::new(1);
     let shot = SHOTS.fetch_add(1, Ordering::Relaxed);
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let pixels = draw(size, &caption(since.as_millis(), shot));
-    let frame = Frame::new(LAYOUT, size, 0, &pixels)
-        .ok_or_else(|| CameraError::Failed("the test pattern has no such size".into()))?;
+    let frame = Frame::new(LAYOUT, size, 0, &pixels).ok_or_else(|| CameraError::Failed("the test pattern has no such size".into()))?;
     frame.encode(quality)
 }
 
 fn caption(unix_ms: u128, shot: u64) -> String {
     let (ms, seconds) = (unix_ms % 1000, unix_ms / 1000 % 86_400);
-    format!(
-        "TEST {:02}:{:02}:{:02}.{ms:03} #{shot}",
-        seconds / 3600,
-        seconds / 60 % 60,
-        seconds % 60
-    )
+    format!("TEST {:02}:{:02}:{:02}.{ms:03} #{shot}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
 /// Bars above, white letters on black below.
@@ -82,11 +42,7 @@ fn draw(size: Size, caption: &str) -> Vec<u8> {
             let colour = if y < top {
                 BARS[x * BARS.len() / width]
             } else {
-                let lit = is_lit(
-                    &letters,
-                    (x / dot).checked_sub(4),
-                    ((y - top) / dot).checked_sub(1),
-                );
+                let lit = is_lit(&letters, (x / dot).checked_sub(4), ((y - top) / dot).checked_sub(1));
                 if lit { [255; 3] } else { [0; 3] }
             };
             pixels.extend_from_slice(&colour);
@@ -121,10 +77,7 @@ mod tests {
 
     #[test]
     fn the_bars_are_where_they_belong() {
-        let size = Size {
-            width: 80,
-            height: 40,
-        };
+        let size = Size { width: 80, height: 40 };
         let pixels = draw(size, "TEST");
         assert_eq!(pixels.len(), 80 * 40 * 3);
         for (bar, colour) in BARS.iter().enumerate() {
@@ -141,27 +94,13 @@ mod tests {
         assert!(below(&caption(0, 1)).contains(&255));
         assert_ne!(below(&caption(0, 1)), below(&caption(0, 2)));
         assert_ne!(below(&caption(0, 1)), below(&caption(1, 1)));
-        assert!(
-            "TEST 0123456789:.#"
-                .chars()
-                .all(|letter| letter == ' ' || glyph(letter) != 0)
-        );
+        assert!("TEST 0123456789:.#".chars().all(|letter| letter == ' ' || glyph(letter) != 0));
     }
 
     #[test]
     fn a_letter_looks_as_drawn() {
         let lit: Vec<String> = (0..5)
-            .map(|row| {
-                (0..3)
-                    .map(|column| {
-                        if is_lit(&[glyph('4')], Some(column), Some(row)) {
-                            '#'
-                        } else {
-                            '.'
-                        }
-                    })
-                    .collect()
-            })
+            .map(|row| (0..3).map(|column| if is_lit(&[glyph('4')], Some(column), Some(row)) { '#' } else { '.' }).collect())
             .collect();
         assert_eq!(lit, ["#.#", "#.#", "###", "..#", "..#"]);
     }

@@ -14,11 +14,7 @@ const LONGEST: u32 = 16_384;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
     /// Two pixels in four bytes, chroma shared.
-    Packed {
-        luma: [usize; 2],
-        cb: usize,
-        cr: usize,
-    },
+    Packed { luma: [usize; 2], cb: usize, cr: usize },
     /// A plane of luma, then one of chroma pairs, each for four pixels.
     Pairs { cb: usize },
     /// A plane of luma, then two of chroma at half the width and height.
@@ -26,43 +22,17 @@ pub(super) enum Layout {
     /// Luma only.
     Grey,
     /// Colours by themselves.
-    Colours {
-        red: usize,
-        green: usize,
-        blue: usize,
-        step: usize,
-    },
+    Colours { red: usize, green: usize, blue: usize, step: usize },
 }
 
 /// The layouts this agent reads, by the format's four letters.
 pub(super) fn layout(fourcc: [u8; 4]) -> Option<Layout> {
-    let colours = |red, green, blue, step| Layout::Colours {
-        red,
-        green,
-        blue,
-        step,
-    };
+    let colours = |red, green, blue, step| Layout::Colours { red, green, blue, step };
     Some(match &fourcc {
-        b"YUYV" => Layout::Packed {
-            luma: [0, 2],
-            cb: 1,
-            cr: 3,
-        },
-        b"UYVY" => Layout::Packed {
-            luma: [1, 3],
-            cb: 0,
-            cr: 2,
-        },
-        b"YVYU" => Layout::Packed {
-            luma: [0, 2],
-            cb: 3,
-            cr: 1,
-        },
-        b"VYUY" => Layout::Packed {
-            luma: [1, 3],
-            cb: 2,
-            cr: 0,
-        },
+        b"YUYV" => Layout::Packed { luma: [0, 2], cb: 1, cr: 3 },
+        b"UYVY" => Layout::Packed { luma: [1, 3], cb: 0, cr: 2 },
+        b"YVYU" => Layout::Packed { luma: [0, 2], cb: 3, cr: 1 },
+        b"VYUY" => Layout::Packed { luma: [1, 3], cb: 2, cr: 0 },
         b"NV12" => Layout::Pairs { cb: 0 },
         b"NV21" => Layout::Pairs { cb: 1 },
         b"YU12" => Layout::Planes { cb_first: true },
@@ -101,18 +71,11 @@ impl<'a> Frame<'a> {
         };
         let stride = (stride as usize).max(row).min(row.saturating_mul(8));
         let needed = match layout {
-            Layout::Packed { .. } | Layout::Grey | Layout::Colours { .. } => {
-                stride * (height - 1) + row
-            }
+            Layout::Packed { .. } | Layout::Grey | Layout::Colours { .. } => stride * (height - 1) + row,
             Layout::Pairs { .. } => stride * (height + height.div_ceil(2) - 1) + row,
             Layout::Planes { .. } => stride * height + 2 * (stride / 2) * height.div_ceil(2),
         };
-        (bytes.len() >= needed).then_some(Self {
-            layout,
-            size,
-            stride,
-            bytes,
-        })
+        (bytes.len() >= needed).then_some(Self { layout, size, stride, bytes })
     }
 
     /// The frame as a JPEG file.
@@ -120,68 +83,38 @@ impl<'a> Frame<'a> {
         let mut out = Vec::new();
         Encoder::new(&mut out, quality)
             .encode_image(self)
-            .map_err(|source| {
-                CameraError::Failed(format!("the picture could not be encoded: {source}"))
-            })?;
+            .map_err(|source| CameraError::Failed(format!("the picture could not be encoded: {source}")))?;
         Ok(out)
     }
 
     /// Row `y` as luma, blue and red difference, in JPEG's range.
     fn row(&self, y: usize, mut put: impl FnMut(u8, u8, u8)) {
-        let (width, height, stride) = (
-            self.size.width as usize,
-            self.size.height as usize,
-            self.stride,
-        );
+        let (width, height, stride) = (self.size.width as usize, self.size.height as usize, self.stride);
         let row = &self.bytes[y * stride..];
         match self.layout {
             Layout::Packed { luma, cb, cr } => {
                 for x in 0..width {
                     let pair = &row[x / 2 * 4..];
-                    put(
-                        LUMA[usize::from(pair[luma[x % 2]])],
-                        CHROMA[usize::from(pair[cb])],
-                        CHROMA[usize::from(pair[cr])],
-                    );
+                    put(LUMA[usize::from(pair[luma[x % 2]])], CHROMA[usize::from(pair[cb])], CHROMA[usize::from(pair[cr])]);
                 }
             }
             Layout::Pairs { cb } => {
                 let chroma = &self.bytes[(height + y / 2) * stride..];
                 for (x, &luma) in row[..width].iter().enumerate() {
                     let pair = &chroma[x / 2 * 2..];
-                    put(
-                        LUMA[usize::from(luma)],
-                        CHROMA[usize::from(pair[cb])],
-                        CHROMA[usize::from(pair[1 - cb])],
-                    );
+                    put(LUMA[usize::from(luma)], CHROMA[usize::from(pair[cb])], CHROMA[usize::from(pair[1 - cb])]);
                 }
             }
             Layout::Planes { cb_first } => {
-                let (plane, offset) = (
-                    stride / 2 * height.div_ceil(2),
-                    stride * height + y / 2 * (stride / 2),
-                );
+                let (plane, offset) = (stride / 2 * height.div_ceil(2), stride * height + y / 2 * (stride / 2));
                 let (first, second) = (&self.bytes[offset..], &self.bytes[offset + plane..]);
-                let (cb, cr) = if cb_first {
-                    (first, second)
-                } else {
-                    (second, first)
-                };
+                let (cb, cr) = if cb_first { (first, second) } else { (second, first) };
                 for (x, &luma) in row[..width].iter().enumerate() {
-                    put(
-                        LUMA[usize::from(luma)],
-                        CHROMA[usize::from(cb[x / 2])],
-                        CHROMA[usize::from(cr[x / 2])],
-                    );
+                    put(LUMA[usize::from(luma)], CHROMA[usize::from(cb[x / 2])], CHROMA[usize::from(cr[x / 2])]);
                 }
             }
             Layout::Grey => row[..width].iter().for_each(|&luma| put(luma, 128, 128)),
-            Layout::Colours {
-                red,
-                green,
-                blue,
-                step,
-            } => {
+            Layout::Colours { red, green, blue, step } => {
                 for pixel in row.chunks_exact(step).take(width) {
                     let (luma, cb, cr) = rgb_to_ycbcr(pixel[red], pixel[green], pixel[blue]);
                     put(luma, cb, cr);
@@ -193,11 +126,7 @@ impl<'a> Frame<'a> {
 
 impl ImageBuffer for Frame<'_> {
     fn get_jpeg_color_type(&self) -> JpegColorType {
-        if self.layout == Layout::Grey {
-            JpegColorType::Luma
-        } else {
-            JpegColorType::Ycbcr
-        }
+        if self.layout == Layout::Grey { JpegColorType::Luma } else { JpegColorType::Ycbcr }
     }
 
     fn width(&self) -> u16 {
@@ -255,20 +184,8 @@ const fn stretched(zero: i32, span: i32, to: i32) -> [u8; 256] {
 mod tests {
     use super::*;
 
-    fn pixels(
-        fourcc: &[u8; 4],
-        width: u32,
-        height: u32,
-        stride: u32,
-        bytes: &[u8],
-    ) -> Vec<(u8, u8, u8)> {
-        let frame = Frame::new(
-            layout(*fourcc).expect("known"),
-            Size { width, height },
-            stride,
-            bytes,
-        )
-        .expect("enough bytes");
+    fn pixels(fourcc: &[u8; 4], width: u32, height: u32, stride: u32, bytes: &[u8]) -> Vec<(u8, u8, u8)> {
+        let frame = Frame::new(layout(*fourcc).expect("known"), Size { width, height }, stride, bytes).expect("enough bytes");
         let mut out = Vec::new();
         (0..height as usize).for_each(|y| frame.row(y, |luma, cb, cr| out.push((luma, cb, cr))));
         out
@@ -277,19 +194,10 @@ mod tests {
     #[test]
     fn black_white_and_red_come_out_right() {
         let (black, white, red) = ((0, 128, 128), (255, 128, 128), (76, 85, 255));
-        assert_eq!(
-            pixels(b"YUYV", 2, 1, 0, &[16, 128, 235, 128]),
-            [black, white]
-        );
-        assert_eq!(
-            pixels(b"UYVY", 2, 1, 0, &[128, 16, 128, 235]),
-            [black, white]
-        );
+        assert_eq!(pixels(b"YUYV", 2, 1, 0, &[16, 128, 235, 128]), [black, white]);
+        assert_eq!(pixels(b"UYVY", 2, 1, 0, &[128, 16, 128, 235]), [black, white]);
         assert_eq!(pixels(b"GREY", 2, 1, 0, &[0, 255]), [black, white]);
-        assert_eq!(
-            pixels(b"RGB3", 2, 1, 0, &[255, 0, 0, 255, 255, 255]),
-            [red, white]
-        );
+        assert_eq!(pixels(b"RGB3", 2, 1, 0, &[255, 0, 0, 255, 255, 255]), [red, white]);
         assert_eq!(pixels(b"BGR3", 1, 1, 0, &[0, 0, 255]), [red]);
         assert_eq!(pixels(b"XR24", 1, 1, 0, &[0, 0, 255, 9]), [red]);
         assert_eq!(pixels(b"BX24", 1, 1, 0, &[9, 255, 0, 0]), [red]);
@@ -305,85 +213,33 @@ mod tests {
         assert_eq!(pixels(b"NV21", 2, 2, 0, &planar([16, 240])), wanted);
         assert_eq!(pixels(b"YU12", 2, 2, 0, &planar([240, 16])), wanted);
         assert_eq!(pixels(b"YV12", 2, 2, 0, &planar([16, 240])), wanted);
-        assert_eq!(
-            pixels(b"YUYV", 2, 1, 0, &[16, 240, 235, 16])[..],
-            wanted[..2]
-        );
-        assert_eq!(
-            pixels(b"YVYU", 2, 1, 0, &[16, 16, 235, 240])[..],
-            wanted[..2]
-        );
-        assert_eq!(
-            pixels(b"VYUY", 2, 1, 0, &[16, 16, 240, 235])[..],
-            wanted[..2]
-        );
+        assert_eq!(pixels(b"YUYV", 2, 1, 0, &[16, 240, 235, 16])[..], wanted[..2]);
+        assert_eq!(pixels(b"YVYU", 2, 1, 0, &[16, 16, 235, 240])[..], wanted[..2]);
+        assert_eq!(pixels(b"VYUY", 2, 1, 0, &[16, 16, 240, 235])[..], wanted[..2]);
     }
 
     #[test]
     fn padding_at_the_end_of_rows_is_skipped() {
-        assert_eq!(
-            pixels(b"GREY", 1, 2, 4, &[7, 0, 0, 0, 9]),
-            [(7, 128, 128), (9, 128, 128)]
-        );
+        assert_eq!(pixels(b"GREY", 1, 2, 4, &[7, 0, 0, 0, 9]), [(7, 128, 128), (9, 128, 128)]);
         let padded = [16, 128, 16, 128, 99, 99, 99, 99, 235, 128, 235, 128];
         assert_eq!(pixels(b"YUYV", 2, 2, 8, &padded)[2..], [(255, 128, 128); 2]);
     }
 
     #[test]
     fn odd_sizes_and_short_frames_are_safe() {
-        let all = [
-            b"YUYV", b"UYVY", b"YVYU", b"VYUY", b"NV12", b"NV21", b"YU12", b"YV12", b"GREY",
-            b"RGB3", b"BGR3", b"XR24", b"XB24", b"BX24",
-        ];
+        let all =
+            [b"YUYV", b"UYVY", b"YVYU", b"VYUY", b"NV12", b"NV21", b"YU12", b"YV12", b"GREY", b"RGB3", b"BGR3", b"XR24", b"XB24", b"BX24"];
         for fourcc in all {
             let layout = layout(*fourcc).expect("known");
-            for (width, height, stride) in [
-                (1, 1, 0),
-                (3, 3, 0),
-                (5, 7, 11),
-                (16, 2, 16),
-                (2, 16, 1000),
-                (17, 5, 21),
-            ] {
+            for (width, height, stride) in [(1, 1, 0), (3, 3, 0), (5, 7, 11), (16, 2, 16), (2, 16, 1000), (17, 5, 21)] {
                 let (size, bytes) = (Size { width, height }, vec![100; 1 << 16]);
-                let enough = (0..bytes.len())
-                    .find(|&len| Frame::new(layout, size, stride, &bytes[..len]).is_some())
-                    .expect("some length");
-                let data = Frame::new(layout, size, stride, &bytes[..enough])
-                    .expect("enough")
-                    .encode(50)
-                    .expect("encoded");
-                assert_eq!(
-                    super::super::jpeg::complete(&data).map(|(size, _)| size),
-                    Some(size),
-                    "{fourcc:?}"
-                );
+                let enough = (0..bytes.len()).find(|&len| Frame::new(layout, size, stride, &bytes[..len]).is_some()).expect("some length");
+                let data = Frame::new(layout, size, stride, &bytes[..enough]).expect("enough").encode(50).expect("encoded");
+                assert_eq!(super::super::jpeg::complete(&data).map(|(size, _)| size), Some(size), "{fourcc:?}");
             }
         }
-        assert!(
-            Frame::new(
-                Layout::Grey,
-                Size {
-                    width: 0,
-                    height: 9
-                },
-                0,
-                &[0; 99]
-            )
-            .is_none()
-        );
-        assert!(
-            Frame::new(
-                Layout::Grey,
-                Size {
-                    width: u32::MAX,
-                    height: u32::MAX
-                },
-                u32::MAX,
-                &[0; 99]
-            )
-            .is_none()
-        );
+        assert!(Frame::new(Layout::Grey, Size { width: 0, height: 9 }, 0, &[0; 99]).is_none());
+        assert!(Frame::new(Layout::Grey, Size { width: u32::MAX, height: u32::MAX }, u32::MAX, &[0; 99]).is_none());
         assert_eq!(layout(*b"H264"), None);
     }
 }

@@ -55,10 +55,7 @@ pub(super) fn shoot(id: &str, size: Size, quality: u8) -> Result<(Size, Vec<u8>)
     let mut modes = modes(&open(id).map_err(|source| explain(id, "be opened", &source))?);
     modes.retain(|mode| mode.size == size);
     modes.sort_by_key(|mode| rank(mode.format.as_fourcc(), quality));
-    let mut trouble = CameraError::Failed(format!(
-        "`{id}` no longer offers {}x{}",
-        size.width, size.height
-    ));
+    let mut trouble = CameraError::Failed(format!("`{id}` no longer offers {}x{}", size.width, size.height));
     for mode in modes {
         match shoot_mode(id, mode, quality, deadline) {
             Err(CameraError::Failed(text)) => trouble = CameraError::Failed(text),
@@ -73,22 +70,10 @@ fn ids() -> Vec<String> {
     let Ok(folder) = fs::read_dir("/dev") else {
         return Vec::new();
     };
-    let mut numbers: Vec<u32> = folder
-        .flatten()
-        .filter_map(|entry| {
-            entry
-                .file_name()
-                .to_str()?
-                .strip_prefix("video")?
-                .parse()
-                .ok()
-        })
-        .collect();
+    let mut numbers: Vec<u32> =
+        folder.flatten().filter_map(|entry| entry.file_name().to_str()?.strip_prefix("video")?.parse().ok()).collect();
     numbers.sort_unstable();
-    numbers
-        .into_iter()
-        .map(|number| format!("video{number}"))
-        .collect()
+    numbers.into_iter().map(|number| format!("video{number}")).collect()
 }
 
 fn open(id: &str) -> io::Result<Handle> {
@@ -98,34 +83,16 @@ fn open(id: &str) -> io::Result<Handle> {
 /// Nothing when the device takes no pictures: each camera has companions for metadata, and codecs look alike.
 fn device(id: &str) -> io::Result<Option<Device>> {
     let handle = open(id)?;
-    if !handle
-        .capabilities()?
-        .device_capabilities()
-        .contains(CapabilityFlags::VIDEO_CAPTURE | CapabilityFlags::STREAMING)
-    {
+    if !handle.capabilities()?.device_capabilities().contains(CapabilityFlags::VIDEO_CAPTURE | CapabilityFlags::STREAMING) {
         return Ok(None);
     }
-    let mut sizes: Vec<Size> = modes(&handle)
-        .into_iter()
-        .map(|mode| mode.size)
-        .collect::<HashSet<_>>()
-        .into_iter()
-        .collect();
+    let mut sizes: Vec<Size> = modes(&handle).into_iter().map(|mode| mode.size).collect::<HashSet<_>>().into_iter().collect();
     sizes.sort_by_key(|size| (size.area(), size.width));
     // From the file system: the name a device tells by itself need not be text.
-    let name = fs::read(class(id).join("name"))
-        .map(|name| String::from_utf8_lossy(&name).trim().to_owned());
-    let name = name
-        .ok()
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| id.to_owned());
+    let name = fs::read(class(id).join("name")).map(|name| String::from_utf8_lossy(&name).trim().to_owned());
+    let name = name.ok().filter(|name| !name.is_empty()).unwrap_or_else(|| id.to_owned());
     let facing = facing(&name, attached(id).as_deref());
-    Ok(Some(Device {
-        id: id.to_owned(),
-        name,
-        facing,
-        sizes,
-    }))
+    Ok(Some(Device { id: id.to_owned(), name, facing, sizes }))
 }
 
 fn class(id: &str) -> PathBuf {
@@ -168,54 +135,21 @@ fn is_jpeg(fourcc: [u8; 4]) -> bool {
 
 /// The combinations this agent can turn into a JPEG.
 fn modes(handle: &Handle) -> Vec<Mode> {
-    let formats = handle
-        .formats(BufType::VIDEO_CAPTURE)
-        .map_while(Result::ok)
-        .take(MODES)
-        .map(|format| format.pixel_format());
-    let readable = formats.filter(|format| {
-        is_jpeg(format.as_fourcc()) || pixels::layout(format.as_fourcc()).is_some()
-    });
-    readable
-        .flat_map(|format| {
-            sizes(handle, format)
-                .into_iter()
-                .map(move |size| Mode { format, size })
-        })
-        .take(MODES)
-        .collect()
+    let formats = handle.formats(BufType::VIDEO_CAPTURE).map_while(Result::ok).take(MODES).map(|format| format.pixel_format());
+    let readable = formats.filter(|format| is_jpeg(format.as_fourcc()) || pixels::layout(format.as_fourcc()).is_some());
+    readable.flat_map(|format| sizes(handle, format).into_iter().map(move |size| Mode { format, size })).take(MODES).collect()
 }
 
 fn sizes(handle: &Handle, format: PixelFormat) -> Vec<Size> {
     match handle.frame_sizes(format) {
-        Ok(FrameSizes::Discrete(sizes)) => sizes
-            .iter()
-            .map(|size| Size {
-                width: size.width(),
-                height: size.height(),
-            })
-            .collect(),
+        Ok(FrameSizes::Discrete(sizes)) => sizes.iter().map(|size| Size { width: size.width(), height: size.height() }).collect(),
         Ok(FrameSizes::Stepwise(range) | FrameSizes::Continuous(range)) => {
-            let span = Span {
-                least: range.min_width(),
-                most: range.max_width(),
-                step: range.step_width(),
-            };
-            within(
-                span,
-                Span {
-                    least: range.min_height(),
-                    most: range.max_height(),
-                    step: range.step_height(),
-                },
-            )
+            let span = Span { least: range.min_width(), most: range.max_width(), step: range.step_width() };
+            within(span, Span { least: range.min_height(), most: range.max_height(), step: range.step_height() })
         }
         // A driver without that list has one size, the present one.
         Err(_) => match handle.format(BufType::VIDEO_CAPTURE) {
-            Ok(Format::VideoCapture(present)) => vec![Size {
-                width: present.width(),
-                height: present.height(),
-            }],
+            Ok(Format::VideoCapture(present)) => vec![Size { width: present.width(), height: present.height() }],
             _ => Vec::new(),
         },
     }
@@ -230,19 +164,13 @@ struct Span {
 
 impl Span {
     fn holds(self, length: u32) -> bool {
-        (self.least..=self.most).contains(&length)
-            && (length - self.least).is_multiple_of(self.step.max(1))
+        (self.least..=self.most).contains(&length) && (length - self.least).is_multiple_of(self.step.max(1))
     }
 }
 
 fn within(width: Span, height: Span) -> Vec<Size> {
-    let usual = USUAL
-        .into_iter()
-        .filter(|&(w, h)| width.holds(w) && height.holds(h));
-    let mut sizes: Vec<Size> = usual
-        .chain([(width.most, height.most)])
-        .map(|(width, height)| Size { width, height })
-        .collect();
+    let usual = USUAL.into_iter().filter(|&(w, h)| width.holds(w) && height.holds(h));
+    let mut sizes: Vec<Size> = usual.chain([(width.most, height.most)]).map(|(width, height)| Size { width, height }).collect();
     sizes.dedup();
     sizes
 }
@@ -258,62 +186,33 @@ fn rank(fourcc: [u8; 4], quality: u8) -> u8 {
     }
 }
 
-fn shoot_mode(
-    id: &str,
-    mode: Mode,
-    quality: u8,
-    deadline: Instant,
-) -> Result<(Size, Vec<u8>), CameraError> {
+fn shoot_mode(id: &str, mode: Mode, quality: u8, deadline: Instant) -> Result<(Size, Vec<u8>), CameraError> {
     let failed = |source: io::Error| explain(id, "take a picture", &source);
     let asked = PixFormat::new(mode.size.width, mode.size.height, mode.format);
-    let capture = open(id)
-        .map_err(failed)?
-        .video_capture(asked)
-        .map_err(failed)?;
+    let capture = open(id).map_err(failed)?.video_capture(asked).map_err(failed)?;
     let given = capture.format();
     let reader = Reader {
         fourcc: given.pixel_format().as_fourcc(),
-        size: Size {
-            width: given.width(),
-            height: given.height(),
-        },
+        size: Size { width: given.width(), height: given.height() },
         stride: given.bytes_per_line(),
     };
-    let frame =
-        settled_frame(capture.into_stream().map_err(failed)?, &reader, deadline).map_err(failed)?;
-    let frame = frame.ok_or_else(|| {
-        CameraError::Failed(format!(
-            "`{id}` gave no whole picture within {} s",
-            PATIENCE.as_secs()
-        ))
-    })?;
-    reader
-        .picture(&frame, quality)?
-        .ok_or_else(|| CameraError::Failed(format!("`{id}` gave a picture this agent cannot read")))
+    let frame = settled_frame(capture.into_stream().map_err(failed)?, &reader, deadline).map_err(failed)?;
+    let frame = frame.ok_or_else(|| CameraError::Failed(format!("`{id}` gave no whole picture within {} s", PATIENCE.as_secs())))?;
+    reader.picture(&frame, quality)?.ok_or_else(|| CameraError::Failed(format!("`{id}` gave a picture this agent cannot read")))
 }
 
 /// The first whole frame after the camera had time to settle, or the last there was.
-fn settled_frame(
-    mut stream: ReadStream,
-    reader: &Reader,
-    deadline: Instant,
-) -> io::Result<Option<Vec<u8>>> {
+fn settled_frame(mut stream: ReadStream, reader: &Reader, deadline: Instant) -> io::Result<Option<Vec<u8>>> {
     let (began, mut kept) = (Instant::now(), None);
     while is_ready(stream.as_raw_fd(), deadline)? {
         let settled = began.elapsed() >= SETTLE;
-        let taken = stream.dequeue(|view| {
-            Ok((!view.is_error() && reader.is_whole(&view)).then(|| view.to_vec()))
-        });
+        let taken = stream.dequeue(|view| Ok((!view.is_error() && reader.is_whole(&view)).then(|| view.to_vec())));
         match taken {
             Ok(Some(frame)) if settled => return Ok(Some(frame)),
             Ok(Some(frame)) => kept = Some(frame),
             Ok(None) => {}
             // One lost frame; the next may come.
-            Err(source)
-                if matches!(
-                    source.raw_os_error(),
-                    Some(libc::EIO | libc::EAGAIN | libc::EINTR)
-                ) => {}
+            Err(source) if matches!(source.raw_os_error(), Some(libc::EIO | libc::EAGAIN | libc::EINTR)) => {}
             Err(source) => return Err(source),
         }
     }
@@ -329,11 +228,7 @@ struct Reader {
 
 impl Reader {
     fn is_whole(&self, frame: &[u8]) -> bool {
-        if is_jpeg(self.fourcc) {
-            jpeg::complete(frame).is_some()
-        } else {
-            self.frame(frame).is_some()
-        }
+        if is_jpeg(self.fourcc) { jpeg::complete(frame).is_some() } else { self.frame(frame).is_some() }
     }
 
     fn frame<'a>(&self, bytes: &'a [u8]) -> Option<Frame<'a>> {
@@ -344,9 +239,7 @@ impl Reader {
         if is_jpeg(self.fourcc) {
             return Ok(jpeg::complete(bytes));
         }
-        self.frame(bytes)
-            .map(|frame| Ok((self.size, frame.encode(quality)?)))
-            .transpose()
+        self.frame(bytes).map(|frame| Ok((self.size, frame.encode(quality)?))).transpose()
     }
 }
 
@@ -356,11 +249,7 @@ fn is_ready(descriptor: RawFd, deadline: Instant) -> io::Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let millis = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
-        let mut wait = libc::pollfd {
-            fd: descriptor,
-            events: libc::POLLIN,
-            revents: 0,
-        };
+        let mut wait = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
         // SAFETY: one valid `pollfd`, alive for the whole call.
         match unsafe { libc::poll(&raw mut wait, 1, millis) } {
             0 => return Ok(false),
@@ -379,9 +268,7 @@ fn is_ready(descriptor: RawFd, deadline: Instant) -> io::Result<bool> {
 fn explain(id: &str, what: &str, source: &io::Error) -> CameraError {
     match source.raw_os_error() {
         Some(libc::EBUSY) => CameraError::Busy(format!("`{id}` is in use by another program")),
-        Some(libc::ENOENT | libc::ENXIO | libc::ENODEV) => {
-            CameraError::NoneFound(format!("`{id}` is not there (any more): {source}"))
-        }
+        Some(libc::ENOENT | libc::ENXIO | libc::ENODEV) => CameraError::NoneFound(format!("`{id}` is not there (any more): {source}")),
         Some(libc::EACCES | libc::EPERM) => CameraError::Failed(format!(
             "`{id}` cannot {what}: the agent's user may not open /dev/{id}, which usually takes the group `video`"
         )),
@@ -401,25 +288,18 @@ impl Turn {
         let (taken, freed) = &*TAKEN;
         let left = deadline.saturating_duration_since(Instant::now());
         let taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut taken, _) = freed
-            .wait_timeout_while(taken, left, |taken| taken.contains(id))
-            .unwrap_or_else(PoisonError::into_inner);
+        let (mut taken, _) = freed.wait_timeout_while(taken, left, |taken| taken.contains(id)).unwrap_or_else(PoisonError::into_inner);
         if taken.insert(id.to_owned()) {
             return Ok(Self { id: id.to_owned() });
         }
-        Err(CameraError::Busy(format!(
-            "`{id}` is busy with other calls to this agent"
-        )))
+        Err(CameraError::Busy(format!("`{id}` is busy with other calls to this agent")))
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         let (taken, freed) = &*TAKEN;
-        taken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.id);
+        taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
         freed.notify_all();
     }
 }
@@ -431,69 +311,19 @@ mod tests {
     #[test]
     fn the_list_of_this_machine_is_honest() {
         match devices(|_| true) {
-            Ok(list) => assert!(
-                list.iter()
-                    .all(|device| device.id.starts_with("video") && !device.name.is_empty())
-            ),
+            Ok(list) => assert!(list.iter().all(|device| device.id.starts_with("video") && !device.name.is_empty())),
             Err(refusal) => assert!(!ids().is_empty(), "{refusal}"),
         }
         assert_eq!(devices(|_| false), Ok(Vec::new()));
-        assert!(matches!(
-            shoot(
-                "video-nobody",
-                Size {
-                    width: 1,
-                    height: 1
-                },
-                85
-            ),
-            Err(CameraError::NoneFound(_))
-        ));
+        assert!(matches!(shoot("video-nobody", Size { width: 1, height: 1 }, 85), Err(CameraError::NoneFound(_))));
     }
 
     #[test]
     fn ranges_offer_usual_sizes_and_their_largest() {
-        let sizes = within(
-            Span {
-                least: 320,
-                most: 1300,
-                step: 2,
-            },
-            Span {
-                least: 180,
-                most: 1000,
-                step: 2,
-            },
-        );
+        let sizes = within(Span { least: 320, most: 1300, step: 2 }, Span { least: 180, most: 1000, step: 2 });
         let pairs: Vec<_> = sizes.iter().map(|size| (size.width, size.height)).collect();
-        assert_eq!(
-            pairs,
-            [
-                (320, 240),
-                (640, 360),
-                (640, 480),
-                (800, 600),
-                (1280, 720),
-                (1280, 960),
-                (1300, 1000)
-            ]
-        );
-        assert_eq!(
-            within(
-                Span {
-                    least: 9,
-                    most: 9,
-                    step: 0
-                },
-                Span {
-                    least: 9,
-                    most: 9,
-                    step: 0
-                }
-            )
-            .len(),
-            1
-        );
+        assert_eq!(pairs, [(320, 240), (640, 360), (640, 480), (800, 600), (1280, 720), (1280, 960), (1300, 1000)]);
+        assert_eq!(within(Span { least: 9, most: 9, step: 0 }, Span { least: 9, most: 9, step: 0 }).len(), 1);
     }
 
     #[test]
@@ -509,10 +339,7 @@ mod tests {
 
     #[test]
     fn facing_comes_from_name_and_bus() {
-        assert_eq!(
-            facing("Integrated Camera: Front", Some("fixed")),
-            Facing::Front
-        );
+        assert_eq!(facing("Integrated Camera: Front", Some("fixed")), Facing::Front);
         assert_eq!(facing("HD Rear Cam", Some("fixed")), Facing::Back);
         assert_eq!(facing("C920", Some("removable")), Facing::External);
         assert_eq!(facing("vivid", None), Facing::Unknown);
@@ -520,31 +347,19 @@ mod tests {
 
     #[test]
     fn each_refusal_of_the_system_has_its_own_answer() {
-        let told = |number| {
-            explain(
-                "video0",
-                "take a picture",
-                &io::Error::from_raw_os_error(number),
-            )
-        };
+        let told = |number| explain("video0", "take a picture", &io::Error::from_raw_os_error(number));
         assert!(matches!(told(libc::EBUSY), CameraError::Busy(_)));
         assert!(matches!(told(libc::ENODEV), CameraError::NoneFound(_)));
-        assert!(
-            matches!(told(libc::EACCES), CameraError::Failed(text) if text.contains("group `video`"))
-        );
+        assert!(matches!(told(libc::EACCES), CameraError::Failed(text) if text.contains("group `video`")));
         assert!(matches!(told(libc::EINVAL), CameraError::Failed(_)));
     }
 
     #[test]
     fn shots_of_one_camera_take_turns_and_give_up_in_time() {
         let first = Turn::take("video-turn", Instant::now()).expect("free");
-        assert!(matches!(
-            Turn::take("video-turn", Instant::now()),
-            Err(CameraError::Busy(_))
-        ));
+        assert!(matches!(Turn::take("video-turn", Instant::now()), Err(CameraError::Busy(_))));
         assert!(Turn::take("video-other", Instant::now()).is_ok());
-        let second =
-            std::thread::spawn(|| Turn::take("video-turn", Instant::now() + PATIENCE).is_ok());
+        let second = std::thread::spawn(|| Turn::take("video-turn", Instant::now() + PATIENCE).is_ok());
         drop(first);
         assert!(second.join().expect("no panic"), "the second is let in");
     }
@@ -556,9 +371,6 @@ mod tests {
         io::Write::write_all(&mut &write, b"x").expect("write");
         assert!(is_ready(read.as_raw_fd(), Instant::now()).expect("poll"));
         drop((io::Read::read(&mut &read, &mut [0]), write));
-        assert!(
-            is_ready(read.as_raw_fd(), Instant::now()).is_err(),
-            "hung up"
-        );
+        assert!(is_ready(read.as_raw_fd(), Instant::now()).is_err(), "hung up");
     }
 }

@@ -72,10 +72,7 @@ pub struct Device {
 
 /// What a GPU does now. Bytes, degrees Celsius, milliwatts, MHz, percent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[expect(
-    missing_docs,
-    reason = "the fields say what they are, the struct says the units"
-)]
+#[expect(missing_docs, reason = "the fields say what they are, the struct says the units")]
 pub struct Sample {
     pub index: u32,
     pub uuid: String,

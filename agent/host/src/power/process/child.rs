@@ -76,18 +76,8 @@ impl Child {
         let (group, began) = (Arc::new(group), Instant::now());
         let (tell, exit) = watch::channel(None);
         let limit = max_secs.map(Duration::from_secs);
-        let watcher = tokio::spawn(watch_over(
-            Arc::downgrade(&group),
-            group.pid,
-            began,
-            limit,
-            tell,
-        ));
-        Self {
-            group,
-            exit,
-            watcher,
-        }
+        let watcher = tokio::spawn(watch_over(Arc::downgrade(&group), group.pid, began, limit, tell));
+        Self { group, exit, watcher }
     }
 
     /// The leader's number, which is its group's as well.
@@ -97,19 +87,10 @@ impl Child {
 
     /// Waits for the leader's end. May be called any number of times, and given up at any moment.
     pub async fn wait(&self) -> Exit {
-        let lost = Exit {
-            code: None,
-            signal: Some(libc::SIGKILL),
-            duration_ms: 0,
-            over_limit: false,
-        };
+        let lost = Exit { code: None, signal: Some(libc::SIGKILL), duration_ms: 0, over_limit: false };
         let mut exit = self.exit.clone();
         // The watcher ends without an answer only when the runtime does, and then the group is killed.
-        exit.wait_for(Option::is_some)
-            .await
-            .ok()
-            .and_then(|exit| *exit)
-            .unwrap_or(lost)
+        exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit).unwrap_or(lost)
     }
 
     /// Sends a signal to the whole group; nothing happens when it is gone.
@@ -145,15 +126,8 @@ pub(super) struct Group {
 
 impl Group {
     pub(super) fn new(leader: std::process::Child, place: Place) -> io::Result<Self> {
-        let pid = i32::try_from(leader.id())
-            .ok()
-            .and_then(Pid::from_raw)
-            .ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Self {
-            pid,
-            leader: Mutex::new(Some(leader)),
-            _place: place,
-        })
+        let pid = i32::try_from(leader.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { pid, leader: Mutex::new(Some(leader)), _place: place })
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
@@ -173,9 +147,7 @@ impl Group {
         drop(slot);
         if matches!(leader.try_wait(), Ok(None)) {
             // Own thread: death by SIGKILL takes a moment, and for ever while the child sleeps in the kernel.
-            let reaper = std::thread::Builder::new()
-                .name("reaper".into())
-                .stack_size(SMALL_STACK);
+            let reaper = std::thread::Builder::new().name("reaper".into()).stack_size(SMALL_STACK);
             if let Err(source) = reaper.spawn(move || leader.wait()) {
                 tracing::warn!(pid = self.pid.as_raw_nonzero().get(), %source, "a killed child stays unreaped: no thread to wait for it");
             }
@@ -204,13 +176,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// One task per child: its end or its time limit, whichever comes first. The limit holds for what the leader leaves behind, too.
-async fn watch_over(
-    group: Weak<Group>,
-    pid: Pid,
-    began: Instant,
-    limit: Option<Duration>,
-    tell: watch::Sender<Option<Exit>>,
-) {
+async fn watch_over(group: Weak<Group>, pid: Pid, began: Instant, limit: Option<Duration>, tell: watch::Sender<Option<Exit>>) {
     let time_is_up = async {
         match limit {
             Some(limit) => tokio::time::sleep(limit.saturating_sub(began.elapsed())).await,
@@ -246,10 +212,7 @@ async fn ended(pid: Pid) {
     ended_by_thread(pid).await;
 }
 
-#[expect(
-    unsafe_code,
-    reason = "the safe constructor is gone: it took any type's word for its descriptor"
-)]
+#[expect(unsafe_code, reason = "the safe constructor is gone: it took any type's word for its descriptor")]
 pub(super) fn registered(handle: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` owns its descriptor, always names the same one, and keeps it open until it is dropped.
     Ok(unsafe { AsyncFd::register_with_interest(handle, Interest::READABLE) }?)
@@ -257,9 +220,7 @@ pub(super) fn registered(handle: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 
 pub(super) async fn ended_by_thread(pid: Pid) {
     let wait = move || {
-        while peek(pid, WaitIdOptions::empty())
-            .is_err_and(|source| source == rustix::io::Errno::INTR)
-        {}
+        while peek(pid, WaitIdOptions::empty()).is_err_and(|source| source == rustix::io::Errno::INTR) {}
     };
     if let Err(source) = tokio::task::spawn_blocking(wait).await {
         tracing::debug!(%source, "waiting for a child was cut short");
@@ -267,36 +228,17 @@ pub(super) async fn ended_by_thread(pid: Pid) {
 }
 
 /// Looks at the leader's end and leaves the zombie in place.
-fn peek(
-    pid: Pid,
-    options: WaitIdOptions,
-) -> rustix::io::Result<Option<rustix::process::WaitIdStatus>> {
-    rustix::process::waitid(
-        WaitId::Pid(pid),
-        WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | options,
-    )
+fn peek(pid: Pid, options: WaitIdOptions) -> rustix::io::Result<Option<rustix::process::WaitIdStatus>> {
+    rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | options)
 }
 
 fn report(pid: Pid, began: Instant, over_limit: bool, tell: &watch::Sender<Option<Exit>>) {
     let status = peek(pid, WaitIdOptions::NOHANG).ok().flatten();
-    let code = status
-        .as_ref()
-        .and_then(rustix::process::WaitIdStatus::exit_status);
-    let signal = status
-        .as_ref()
-        .and_then(rustix::process::WaitIdStatus::terminating_signal);
-    let signal = if code.is_none() {
-        signal.or(Some(libc::SIGKILL))
-    } else {
-        None
-    };
+    let code = status.as_ref().and_then(rustix::process::WaitIdStatus::exit_status);
+    let signal = status.as_ref().and_then(rustix::process::WaitIdStatus::terminating_signal);
+    let signal = if code.is_none() { signal.or(Some(libc::SIGKILL)) } else { None };
     let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     // Ended by itself in the last moment: then the limit had no part in it.
     let over_limit = over_limit && signal == Some(libc::SIGKILL);
-    tell.send_replace(Some(Exit {
-        code,
-        signal,
-        duration_ms,
-        over_limit,
-    }));
+    tell.send_replace(Some(Exit { code, signal, duration_ms, over_limit }));
 }

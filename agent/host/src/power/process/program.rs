@@ -51,20 +51,13 @@ pub(super) struct Prepared {
 /// Checks a whole request against a grant.
 pub(super) fn prepare(pack: &str, grant: &Grant, spec: Spec) -> Result<Prepared, ProcessError> {
     let Some(name) = spec.argv.first() else {
-        return Err(ProcessError::Failed(
-            "`argv` is empty: it wants a program and its arguments".into(),
-        ));
+        return Err(ProcessError::Failed("`argv` is empty: it wants a program and its arguments".into()));
     };
     check_texts(&spec)?;
     let program = find(pack, grant, name)?;
     let env = environment(pack, grant, spec.env)?;
     let cwd = directory(pack, grant, spec.cwd.as_deref())?;
-    Ok(Prepared {
-        program,
-        arguments: spec.argv.into_iter().skip(1).collect(),
-        env,
-        cwd,
-    })
+    Ok(Prepared { program, arguments: spec.argv.into_iter().skip(1).collect(), env, cwd })
 }
 
 fn check_texts(spec: &Spec) -> Result<(), ProcessError> {
@@ -72,10 +65,7 @@ fn check_texts(spec: &Spec) -> Result<(), ProcessError> {
     let mut bytes = 0usize;
     for text in spec.argv.iter().chain(pairs).chain(&spec.cwd) {
         if text.contains('\0') {
-            return Err(ProcessError::Failed(format!(
-                "`{}` contains a NUL byte, which no argument can carry",
-                shown(text)
-            )));
+            return Err(ProcessError::Failed(format!("`{}` contains a NUL byte, which no argument can carry", shown(text))));
         }
         // The kernel counts a terminator and a pointer for each.
         bytes = bytes.saturating_add(text.len() + 9);
@@ -104,86 +94,55 @@ pub(super) fn find(pack: &str, grant: &Grant, request: &str) -> Result<Found, Pr
         )));
     }
     let name = Path::new(request).file_name();
-    let mut entries = grant
-        .allow
-        .iter()
-        .filter(|entry| names_a_program(entry) && Path::new(entry).file_name() == name)
-        .peekable();
+    let mut entries = grant.allow.iter().filter(|entry| names_a_program(entry) && Path::new(entry).file_name() == name).peekable();
     if entries.peek().is_none() {
         return Err(denied());
     }
-    let wanted = locate(request).ok_or_else(|| {
-        ProcessError::NotFound(format!(
-            "there is no program `{}` on this machine",
-            shown(request)
-        ))
-    })?;
+    let wanted =
+        locate(request).ok_or_else(|| ProcessError::NotFound(format!("there is no program `{}` on this machine", shown(request))))?;
     let canonical = resolve(&wanted)?;
     entries
         .filter_map(|entry| locate(entry))
         .find(|path| fs::canonicalize(path).is_ok_and(|real| real == canonical))
-        .map(|path| Found {
-            argv0: own_name(&path),
-            path,
-            canonical,
-        })
+        .map(|path| Found { argv0: own_name(&path), path, canonical })
         .ok_or_else(denied)
 }
 
 /// Whether a text has the form of a program: a bare name, or an absolute path without `.` and `..`.
 fn names_a_program(text: &str) -> bool {
     let path = Path::new(text);
-    let plain = path
-        .components()
-        .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-    let ends_in_name = path
-        .file_name()
-        .is_some_and(|name| text.as_bytes().ends_with(name.as_encoded_bytes()));
+    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let ends_in_name = path.file_name().is_some_and(|name| text.as_bytes().ends_with(name.as_encoded_bytes()));
     plain && ends_in_name && !text.contains('\0') && (path.is_absolute() || !text.contains('/'))
 }
 
 /// The executable file a bare name or an absolute path stands for.
 fn locate(text: &str) -> Option<PathBuf> {
-    let runs = |path: &PathBuf| {
-        fs::metadata(path).is_ok_and(|meta| meta.is_file())
-            && rustix::fs::access(path, Access::EXEC_OK).is_ok()
-    };
+    let runs = |path: &PathBuf| fs::metadata(path).is_ok_and(|meta| meta.is_file()) && rustix::fs::access(path, Access::EXEC_OK).is_ok();
     if text.starts_with('/') {
         return Some(PathBuf::from(text)).filter(runs);
     }
-    SEARCH
-        .iter()
-        .map(|folder| Path::new(folder).join(text))
-        .find(runs)
+    SEARCH.iter().map(|folder| Path::new(folder).join(text)).find(runs)
 }
 
 fn resolve(path: &Path) -> Result<PathBuf, ProcessError> {
-    fs::canonicalize(path).map_err(|source| {
-        ProcessError::Failed(format!("`{}` does not resolve: {source}", path.display()))
-    })
+    fs::canonicalize(path).map_err(|source| ProcessError::Failed(format!("`{}` does not resolve: {source}", path.display())))
 }
 
 /// A bare name where every program is called so, the full path elsewhere: an interpreter finds its own folder by it.
 fn own_name(path: &Path) -> String {
-    let usual = path
-        .parent()
-        .is_some_and(|folder| SEARCH.iter().any(|usual| folder == Path::new(usual)));
+    let usual = path.parent().is_some_and(|folder| SEARCH.iter().any(|usual| folder == Path::new(usual)));
     match path.file_name() {
         Some(name) if usual => name.to_string_lossy().into_owned(),
         _ => path.to_string_lossy().into_owned(),
     }
 }
 
-fn environment(
-    pack: &str,
-    grant: &Grant,
-    asked: Vec<(String, String)>,
-) -> Result<Vec<(OsString, OsString)>, ProcessError> {
+fn environment(pack: &str, grant: &Grant, asked: Vec<(String, String)>) -> Result<Vec<(OsString, OsString)>, ProcessError> {
     let mut env: Vec<(OsString, OsString)> = vec![("PATH".into(), SEARCH.join(":").into())];
-    env.extend(std::env::vars_os().filter(|(name, _)| {
-        name.to_str()
-            .is_some_and(|name| INHERITED.contains(&name) || name.starts_with("LC_"))
-    }));
+    env.extend(
+        std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(|name| INHERITED.contains(&name) || name.starts_with("LC_"))),
+    );
     for (name, value) in asked {
         check_variable(pack, grant, &name)?;
         env.push((name.into(), value.into()));
@@ -194,18 +153,10 @@ fn environment(
 fn check_variable(pack: &str, grant: &Grant, name: &str) -> Result<(), ProcessError> {
     let said = shown(name);
     if name.is_empty() || name.contains('=') {
-        return Err(ProcessError::Failed(format!(
-            "`{said}` is not a name an environment variable can have"
-        )));
+        return Err(ProcessError::Failed(format!("`{said}` is not a name an environment variable can have")));
     }
-    if LOADER_NAMES.contains(&name)
-        || LOADER_PREFIXES
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
-    {
-        return Err(ProcessError::Denied(format!(
-            "`{said}` decides what code a program loads: no policy lets a caller set it"
-        )));
+    if LOADER_NAMES.contains(&name) || LOADER_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+        return Err(ProcessError::Denied(format!("`{said}` decides what code a program loads: no policy lets a caller set it")));
     }
     if !grant.env.iter().any(|allowed| allowed == name) {
         return Err(ProcessError::Denied(format!(
@@ -216,22 +167,10 @@ fn check_variable(pack: &str, grant: &Grant, name: &str) -> Result<(), ProcessEr
 }
 
 /// Opens the directory a child starts in. The open handle is what is checked (the kernel says where it leads) and what is entered.
-fn directory(
-    pack: &str,
-    grant: &Grant,
-    asked: Option<&str>,
-) -> Result<Option<OwnedFd>, ProcessError> {
-    let open = |path: &Path| {
-        rustix::fs::open(
-            path,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-    };
+fn directory(pack: &str, grant: &Grant, asked: Option<&str>) -> Result<Option<OwnedFd>, ProcessError> {
+    let open = |path: &Path| rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let Some(asked) = asked else {
-        let home = std::env::var_os("HOME")
-            .map(PathBuf::from)
-            .filter(|home| home.is_absolute());
+        let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
         return Ok(home.and_then(|home| open(&home).ok()));
     };
     let path = Path::new(asked);
@@ -254,35 +193,17 @@ fn directory(
             return Err(denied());
         }
         Err(source) if source.kind() == ErrorKind::NotFound => {
-            return Err(ProcessError::NotFound(format!(
-                "there is no directory `{}`",
-                shown(asked)
-            )));
+            return Err(ProcessError::NotFound(format!("there is no directory `{}`", shown(asked))));
         }
         Err(source) => {
-            return Err(ProcessError::Failed(format!(
-                "the directory `{}` cannot be entered: {source}",
-                shown(asked)
-            )));
+            return Err(ProcessError::Failed(format!("the directory `{}` cannot be entered: {source}", shown(asked))));
         }
     };
     let place = entrance(&handle);
-    let real = fs::read_link(&place).map_err(|source| {
-        ProcessError::Failed(format!(
-            "`{}` does not resolve (is /proc mounted?): {source}",
-            shown(asked)
-        ))
-    })?;
-    let granted = grant
-        .cwd
-        .iter()
-        .filter_map(|granted| fs::canonicalize(granted).ok())
-        .any(|granted| real.starts_with(granted));
-    if granted {
-        Ok(Some(handle))
-    } else {
-        Err(denied())
-    }
+    let real = fs::read_link(&place)
+        .map_err(|source| ProcessError::Failed(format!("`{}` does not resolve (is /proc mounted?): {source}", shown(asked))))?;
+    let granted = grant.cwd.iter().filter_map(|granted| fs::canonicalize(granted).ok()).any(|granted| real.starts_with(granted));
+    if granted { Ok(Some(handle)) } else { Err(denied()) }
 }
 
 /// A path that leads to an open directory, whatever happened to its name.
@@ -295,10 +216,7 @@ pub fn check_entry(entry: &str) -> Result<(), String> {
     if names_a_program(entry) {
         return Ok(());
     }
-    Err(format!(
-        "`{}` is neither a bare program name nor an absolute path without `..`",
-        shown(entry)
-    ))
+    Err(format!("`{}` is neither a bare program name nor an absolute path without `..`", shown(entry)))
 }
 
 /// Whether allowing this program allows everything: shells, interpreters, and programs made to run other programs. An entry is a name

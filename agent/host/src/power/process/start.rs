@@ -20,55 +20,26 @@ const CHILDREN_PER_PACK: usize = 128;
 const CHILDREN: usize = 512;
 
 /// Starts what was prepared.
-pub(super) async fn start(
-    pack: &str,
-    prepared: Prepared,
-    stdin: bool,
-    max_secs: Option<u64>,
-) -> Result<Running, ProcessError> {
+pub(super) async fn start(pack: &str, prepared: Prepared, stdin: bool, max_secs: Option<u64>) -> Result<Running, ProcessError> {
     let place = Place::take(pack)?;
     let name = prepared.program.path.display().to_string();
-    let wired = Wired::new(prepared, stdin)
-        .map_err(|source| ProcessError::Failed(format!("no pipes for `{name}`: {source}")))?;
-    let Wired {
-        command,
-        cwd,
-        stdout,
-        stderr,
-        stdin,
-    } = wired;
+    let wired = Wired::new(prepared, stdin).map_err(|source| ProcessError::Failed(format!("no pipes for `{name}`: {source}")))?;
+    let Wired { command, cwd, stdout, stderr, stdin } = wired;
     let (reply, answer) = oneshot::channel();
-    let job = Job {
-        command,
-        cwd,
-        place,
-        reply,
-    };
+    let job = Job { command, cwd, place, reply };
     let gone = || ProcessError::Failed("the thread that starts programs is gone".into());
     spawner()?.send(job).map_err(|_| gone())?;
-    let group = answer
-        .await
-        .map_err(|_| gone())?
-        .map_err(|source| spawn_error(&name, &source))?;
+    let group = answer.await.map_err(|_| gone())?.map_err(|source| spawn_error(&name, &source))?;
     let child = Child::new(group, max_secs);
-    Ok(Running {
-        child,
-        stdout,
-        stderr,
-        stdin,
-    })
+    Ok(Running { child, stdout, stderr, stdin })
 }
 
 fn spawn_error(name: &str, source: &io::Error) -> ProcessError {
     let text = format!("`{name}` could not be started: {source}");
     match source.raw_os_error() {
         // The file was there a moment ago: it is the script's interpreter that is missing.
-        Some(libc::ENOENT) => ProcessError::NotFound(format!(
-            "{text} (if it is a script, its interpreter is missing)"
-        )),
-        Some(libc::E2BIG | libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE) => {
-            ProcessError::Limit(text)
-        }
+        Some(libc::ENOENT) => ProcessError::NotFound(format!("{text} (if it is a script, its interpreter is missing)")),
+        Some(libc::E2BIG | libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE) => ProcessError::Limit(text),
         _ => ProcessError::Failed(text),
     }
 }
@@ -85,12 +56,7 @@ struct Wired {
 impl Wired {
     fn new(prepared: Prepared, stdin: bool) -> io::Result<Self> {
         let mut command = Command::new(&prepared.program.path);
-        command
-            .arg0(&prepared.program.argv0)
-            .args(&prepared.arguments)
-            .env_clear()
-            .envs(prepared.env)
-            .process_group(0);
+        command.arg0(&prepared.program.argv0).args(&prepared.arguments).env_clear().envs(prepared.env).process_group(0);
         command.current_dir(prepared.cwd.as_ref().map_or_else(|| "/".into(), entrance));
         let (stdout, theirs) = pipe()?;
         command.stdout(Stdio::from(theirs));
@@ -105,13 +71,7 @@ impl Wired {
             None
         };
         die_with_the_agent(&mut command);
-        Ok(Self {
-            command,
-            cwd: prepared.cwd,
-            stdout: Pipe::from_owned_fd(stdout)?,
-            stderr: Pipe::from_owned_fd(stderr)?,
-            stdin,
-        })
+        Ok(Self { command, cwd: prepared.cwd, stdout: Pipe::from_owned_fd(stdout)?, stderr: Pipe::from_owned_fd(stderr)?, stdin })
     }
 }
 
@@ -123,20 +83,13 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
-#[expect(
-    unsafe_code,
-    reason = "a step between fork and exec has no safe interface"
-)]
+#[expect(unsafe_code, reason = "a step between fork and exec has no safe interface")]
 fn die_with_the_agent(command: &mut Command) {
     let agent = rustix::process::getpid();
     let step = move || {
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
         // The agent may have died before the line above.
-        if rustix::process::getppid() == Some(agent) {
-            Ok(())
-        } else {
-            Err(io::Error::from_raw_os_error(libc::ESRCH))
-        }
+        if rustix::process::getppid() == Some(agent) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
     };
     // SAFETY: runs in the child between fork and exec; makes two system calls and no allocation, takes no lock.
     unsafe {
@@ -156,15 +109,10 @@ struct Job {
 fn spawner() -> Result<&'static mpsc::SyncSender<Job>, ProcessError> {
     static SPAWNER: LazyLock<io::Result<mpsc::SyncSender<Job>>> = LazyLock::new(|| {
         let (jobs, queue) = mpsc::sync_channel::<Job>(CHILDREN);
-        std::thread::Builder::new()
-            .name("spawner".into())
-            .stack_size(SMALL_STACK)
-            .spawn(move || queue.into_iter().for_each(Job::run))?;
+        std::thread::Builder::new().name("spawner".into()).stack_size(SMALL_STACK).spawn(move || queue.into_iter().for_each(Job::run))?;
         Ok(jobs)
     });
-    SPAWNER.as_ref().map_err(|source| {
-        ProcessError::Failed(format!("no thread to start programs from: {source}"))
-    })
+    SPAWNER.as_ref().map_err(|source| ProcessError::Failed(format!("no thread to start programs from: {source}")))
 }
 
 impl Job {
@@ -172,10 +120,7 @@ impl Job {
         if self.reply.is_closed() {
             return;
         }
-        let started = self
-            .command
-            .spawn()
-            .and_then(|leader| Group::new(leader, self.place));
+        let started = self.command.spawn().and_then(|leader| Group::new(leader, self.place));
         drop(self.cwd);
         // Our copies of the child's ends: while they are open its output has no end.
         drop(self.command);
@@ -195,19 +140,14 @@ static PLACES: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
 impl Place {
     fn take(pack: &str) -> Result<Self, ProcessError> {
         let mut places = lock(&PLACES);
-        let (own, all) = (
-            places.get(pack).copied().unwrap_or(0),
-            places.values().sum::<usize>(),
-        );
+        let (own, all) = (places.get(pack).copied().unwrap_or(0), places.values().sum::<usize>());
         if own >= CHILDREN_PER_PACK || all >= CHILDREN {
             return Err(ProcessError::Limit(format!(
                 "{own} programs of pack `{pack}` and {all} in all are running; at most {CHILDREN_PER_PACK} and {CHILDREN} may"
             )));
         }
         *places.entry(pack.to_owned()).or_default() += 1;
-        Ok(Self {
-            pack: pack.to_owned(),
-        })
+        Ok(Self { pack: pack.to_owned() })
     }
 }
 
