@@ -22,7 +22,11 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
+    /// The folder of this engine; those of engines from before an update are swept away.
     pub(crate) fn new(folder: Option<PathBuf>, engine: &str, key: [u8; 32]) -> Self {
+        if let Some(folder) = &folder {
+            sweep(folder, engine);
+        }
         Cache { folder: folder.map(|folder| folder.join(engine)), engine: engine.to_owned(), key }
     }
 
@@ -89,6 +93,19 @@ impl Cache {
     }
 }
 
+/// Removes what other engines left. Only folders with an engine's name are touched, and what cannot be removed costs space only.
+fn sweep(folder: &std::path::Path, engine: &str) {
+    let Ok(found) = std::fs::read_dir(folder) else { return };
+    for entry in found.flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let is_engines = name.len() == engine.len() && name.chars().all(|c| c.is_ascii_hexdigit());
+        if is_engines && name != engine && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            drop(std::fs::remove_dir_all(entry.path()));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +148,20 @@ mod tests {
             std::fs::write(&path, &whole[..cut]).unwrap();
             assert_eq!(code(&ours, 7), None, "{cut}");
         }
+    }
+
+    #[test]
+    fn engines_from_before_an_update_are_swept_away_and_nothing_else_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = ("a".repeat(32), "b".repeat(32));
+        cache(folder.path(), &old, 1).put(&[7; 32], &Artefact { kind: Kind::Sync, code: vec![] });
+        std::fs::create_dir(folder.path().join("notes")).unwrap();
+        std::fs::write(folder.path().join("c".repeat(32)), "a file").unwrap();
+        cache(folder.path(), &new, 1).put(&[7; 32], &Artefact { kind: Kind::Sync, code: vec![] });
+        let mut left: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(left, [new, "c".repeat(32), "notes".into()]);
     }
 
     #[test]

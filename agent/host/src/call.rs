@@ -91,6 +91,10 @@ impl Pack {
         let mut store = Store::new(self.engines.get(self.kind), state);
         store.limiter(|state| &mut state.ceiling);
         store.set_hostcall_fuel(limits::HOSTCALL_FUEL);
+        store.set_max_component_handles(limits::HANDLES);
+        if let Some(table) = store.concurrent_resource_table() {
+            table.set_max_capacity(limits::HANDLE_ENTRIES);
+        }
         // A tick from now, then at every tick: a guest that runs on lets its deadline and its neighbours have their turn.
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);

@@ -79,15 +79,15 @@ pub(crate) fn compiling(kind: Kind) -> wasmtime::Result<Engine> {
     Engine::new(&base(kind))
 }
 
-/// An engine with a pool; without one where the system refuses the addresses.
+/// An engine that runs what was compiled elsewhere: a compiler that is never asked would still cost a megabyte. It has a pool; without one where the system refuses the addresses.
 fn pooled(kind: Kind, calls: usize, memory: usize) -> Result<Engine, Failure> {
     let slots = if address_bits() < limits::WIDE_ADDRESSES { calls.min(limits::SLOTS_NARROW) } else { calls };
     let mut config = base(kind);
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(slots, memory)));
+    config.enable_compiler(false).allocation_strategy(InstanceAllocationStrategy::Pooling(pool(slots, memory)));
     Engine::new(&config)
         .or_else(|error| {
             tracing::warn!(slots, reason = %error, "no address space for a pool of sandboxes: each call maps its own, which is slower");
-            Engine::new(&base(kind))
+            Engine::new(base(kind).enable_compiler(false))
         })
         .map_err(|error| Failure::new(Code::Internal, format!("set up the WebAssembly engine: {error:#}")))
 }

@@ -9,14 +9,22 @@ use crate::compile::brief;
 use crate::grants::Power;
 use crate::{host_v0_1, wasi};
 
-/// The powers a component imports, each once, in the order of [`Power::ALL`].
-pub(crate) fn powers(component: &Component, engine: &Engine, pack: &str) -> Result<Vec<Power>, Failure> {
+/// What a component asks for, all of it known.
+pub(crate) struct Imports {
+    /// powers, each once, in the order of [`Power::ALL`]
+    pub(crate) powers: Vec<Power>,
+    /// whether it imports WASI
+    pub(crate) wasi: bool,
+}
+
+/// Reads a component's imports. `pack` is its name for sentences.
+pub(crate) fn read(component: &Component, engine: &Engine, pack: &str) -> Result<Imports, Failure> {
     let rejected = |text: String| Failure::new(Code::PackRejected, format!("pack `{pack}` {text}"));
-    let mut powers = Vec::new();
+    let mut imports = Imports { powers: Vec::new(), wasi: false };
     for (name, import) in component.component_type().imports(engine) {
         match (&import.ty, host_v0_1::power(name)) {
-            (ComponentItem::ComponentInstance(_), Some(power)) => powers.push(power),
-            (ComponentItem::ComponentInstance(_), None) if wasi::offers(name) => {}
+            (ComponentItem::ComponentInstance(_), Some(power)) => imports.powers.push(power),
+            (ComponentItem::ComponentInstance(_), None) if wasi::offers(name) => imports.wasi = true,
             (ComponentItem::ComponentInstance(_), None) => {
                 return Err(
                     rejected(format!("imports `{}`, which this agent does not offer", brief(name))).hint("a newer agent may offer it")
@@ -31,7 +39,7 @@ pub(crate) fn powers(component: &Component, engine: &Engine, pack: &str) -> Resu
             }
         }
     }
-    powers.sort_unstable();
-    powers.dedup();
-    Ok(powers)
+    imports.powers.sort_unstable();
+    imports.powers.dedup();
+    Ok(imports)
 }

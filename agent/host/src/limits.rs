@@ -21,6 +21,12 @@ pub(crate) const TABLES: usize = 32;
 pub(crate) const INSTANCES: usize = 64;
 /// Linear memories of one call. They share the memory ceiling.
 pub(crate) const MEMORIES: usize = 8;
+/// Handles a guest may hold: streams, children, tasks, pollables. Each takes host memory that no other limit counts.
+pub(crate) const HANDLES: usize = 1_024;
+/// Entries behind those handles: a stream has three.
+pub(crate) const HANDLE_ENTRIES: usize = 8 * HANDLES;
+/// Random bytes a WASI guest gets at once.
+pub(crate) const RANDOM: u64 = 1 << 20;
 /// Memory that a used slot keeps, zeroed, for the next call. Nearly all packs touch less.
 pub(crate) const KEEP_RESIDENT: usize = 1 << 20;
 /// Address bits below which a pool of [`SLOTS_NARROW`] is all that fits.

@@ -19,11 +19,12 @@ use crate::compile::{Artefact, Compiler, brief};
 use crate::engine::{Engines, Kind};
 use crate::exports::{self, Export, Exports};
 use crate::grants::Power;
+use crate::imports::{self, Imports};
 use crate::log::PackLog;
 use crate::power::camera;
 use crate::sections::{self, Docs, Identity};
 use crate::state::State;
-use crate::{host_v0_1, imports, limits};
+use crate::{host_v0_1, limits};
 
 /// How a host is set up.
 pub struct HostConfig {
@@ -55,7 +56,6 @@ impl fmt::Debug for HostConfig {
 /// Loads packs.
 pub struct Host {
     engines: Arc<Engines>,
-    linkers: [Linker<State>; 2],
     cache: Cache,
     compiler: Compiler,
     compilers: Semaphore,
@@ -93,20 +93,11 @@ impl fmt::Debug for Pack {
 }
 
 impl Host {
-    /// Sets up engines and linkers. Nothing is compiled yet.
+    /// Sets up the engines. Nothing is compiled yet.
     pub fn new(config: HostConfig) -> Result<Host, Failure> {
         let engines = Arc::new(Engines::new(config.calls, config.memory_bytes)?);
-        let linker = |kind| {
-            let mut linker = Linker::new(engines.get(kind));
-            wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-            host_v0_1::link(&mut linker, kind)?;
-            Ok(linker)
-        };
-        let failed = |error: wasmtime::Error| Failure::new(Code::Internal, format!("link what packs may import: {error:#}"));
-        let linkers = [linker(Kind::Sync).map_err(failed)?, linker(Kind::Async).map_err(failed)?];
         Ok(Host {
             cache: Cache::new(config.cache, &engines.name, config.cache_key),
-            linkers,
             engines,
             compiler: config.compiler,
             compilers: Semaphore::new(limits::COMPILERS),
@@ -146,15 +137,22 @@ impl Host {
         unsafe { Component::deserialize(self.engines.get(artefact.kind), &artefact.code) }
     }
 
+    /// What a pack may import. Made for each pack anew: kept, WASI alone would cost a megabyte that few packs need.
+    fn linker(&self, kind: Kind, wasi: bool) -> wasmtime::Result<Linker<State>> {
+        let mut linker = Linker::new(self.engines.get(kind));
+        if wasi {
+            wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        }
+        host_v0_1::link(&mut linker, kind)?;
+        Ok(linker)
+    }
+
     fn link(&self, component: Component, kind: Kind, identity: Identity, docs: &Docs, digest: [u8; 32]) -> Result<Arc<Pack>, Failure> {
         let engine = self.engines.get(kind);
-        let powers = imports::powers(&component, engine, &identity.name)?;
+        let Imports { powers, wasi } = imports::read(&component, engine, &identity.name)?;
         let Exports { interfaces, functions } = exports::read(&component, engine, &identity.name, docs)?;
-        let linker = match kind {
-            Kind::Sync => &self.linkers[0],
-            Kind::Async => &self.linkers[1],
-        };
-        let instance = linker.instantiate_pre(&component).map_err(|error| rejected(&identity, &error))?;
+        let linker = self.linker(kind, wasi);
+        let instance = linker.and_then(|linker| linker.instantiate_pre(&component)).map_err(|error| rejected(&identity, &error))?;
         Ok(Arc::new(Pack {
             log: Arc::new(PackLog::new(&identity.name)),
             identity,

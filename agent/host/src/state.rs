@@ -51,8 +51,10 @@ pub(crate) struct Brought {
 impl State {
     pub(crate) fn new(brought: Brought) -> Self {
         let over = CancellationToken::new();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(limits::HANDLES);
         State {
-            table: ResourceTable::new(),
+            table,
             ceiling: Ceiling { memory: brought.memory, used: 0, reached: false },
             sink: brought.sink,
             camera: brought.camera,

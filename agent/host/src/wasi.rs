@@ -12,7 +12,7 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{AsyncStdinStream, IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
-use crate::limits::CHUNK;
+use crate::limits::{CHUNK, RANDOM};
 use crate::sink::{Lane, Output, Sink};
 use crate::stream::HostStream;
 
@@ -55,7 +55,11 @@ pub(crate) fn offers(import: &str) -> bool {
 /// What a call's guest sees of WASI.
 pub(crate) fn context(sink: &Sink, input: Option<HostStream>) -> WasiCtx {
     let mut wasi = WasiCtx::builder();
-    wasi.stdout(Printed::new(sink, Lane::Stdout)).stderr(Printed::new(sink, Lane::Stderr)).allow_tcp(false).allow_udp(false);
+    wasi.stdout(Printed::new(sink, Lane::Stdout))
+        .stderr(Printed::new(sink, Lane::Stderr))
+        .allow_tcp(false)
+        .allow_udp(false)
+        .max_random_size(RANDOM);
     match input {
         Some(input) => wasi.stdin(AsyncStdinStream::new(input)),
         None => wasi.stdin(empty()),

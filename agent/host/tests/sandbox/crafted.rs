@@ -42,8 +42,9 @@ async fn types_that_unfold_without_end_are_refused() {
         (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 0)"#;
     let bomb = |depth: usize, kind: fn(usize) -> String| {
         let types: String = (1..=depth).map(|level| format!("(type $t{level} {})", kind(level - 1))).collect();
-        let function =
-            format!(r#"(param "x" (list $t{depth})) (canon lift (core func $i "f") (memory $i "m") (realloc (func $i "realloc")))"#);
+        let function = format!(
+            r#"(param "x" (list $t{depth})) (canon lift (core func $i "f") (memory (core memory $i "m")) (realloc (core func $i "realloc")))"#
+        );
         lifted(core, &format!("(type $t0 (tuple u8 u8)){types}"), &function)
     };
     let wide = |level| format!("(tuple $t{level} $t{level})");
@@ -78,8 +79,11 @@ async fn imports_of_other_worlds_are_refused_by_name() {
     assert_eq!(import(r#""wasi:cli/environment@0.3.0" (instance)"#).await, offered("wasi:cli/environment@0.3.0"));
     assert_eq!(import(r#""outhaul:host/gpu@0.9.0" (instance)"#).await, offered("outhaul:host/gpu@0.9.0"));
     assert_eq!(import(r#""f" (func)"#).await, "pack `crafted` imports `f`, which is not an interface");
-    let other_type = import(r#""outhaul:host/log@0.1.0" (instance (export "write" (func (param "message" string))))"#).await;
-    assert!(other_type.starts_with("pack `crafted` ") && other_type.contains("cannot be linked"), "{other_type}");
+    let other_type = r#"(component (import "outhaul:host/log@0.1.0" (instance (export "write" (func (param "message" string)))))
+        (core module $m (func (export "f"))) (core instance $i (instantiate $m)) (func $f (canon lift (core func $i "f")))
+        (instance $x (export "f" (func $f))) (export "a:b/x@0.1.0" (instance $x)))"#;
+    let message = refused(component(other_type)).await.1;
+    assert!(message.starts_with("pack `crafted` 1.0.0 cannot be linked: ") && message.contains("outhaul:host/log@0.1.0"), "{message}");
 }
 
 #[tokio::test]
@@ -126,4 +130,21 @@ async fn memory_is_clean_for_every_call() {
     for _ in 0..100 {
         assert_eq!(call(&pack, "x.f", json!({})).await.value(), &outhaul_protocol::value::Value::Int(2));
     }
+}
+
+#[tokio::test]
+async fn a_pack_that_opens_streams_without_end_is_stopped() {
+    let text = r#"(component
+        (type $s (stream u8))
+        (core func $new (canon stream.new $s))
+        (core module $m (import "" "new" (func $new (result i64)))
+            (func (export "f") (loop (drop (call $new)) (br 0))))
+        (core instance $i (instantiate $m (with "" (instance (export "new" (func $new))))))
+        (func $f (canon lift (core func $i "f")))
+        (instance $x (export "f" (func $f)))
+        (export "test:crafted/x@0.1.0" (instance $x)))"#;
+    let pack = host().load(component(text)).await.expect("loads");
+    let ended = call(&pack, "x.f", json!({})).await;
+    assert_eq!(ended.code(), Code::Trap);
+    assert!(ended.failure().message.contains("handle limit"), "{}", ended.failure().message);
 }

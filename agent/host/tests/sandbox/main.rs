@@ -6,6 +6,5 @@ mod loading;
 mod powers;
 mod streams;
 mod support;
-mod timing;
 mod values;
 mod wasi;

@@ -20,7 +20,7 @@ async fn denied(name: &str, command: &str, params: Json, grants: Grants) -> Stri
 
 #[tokio::test]
 async fn a_swallowed_refusal_ends_the_call_all_the_same() {
-    let sentence = "this machine's policy does not let pack `greedy` use `process`; on that machine: agent allow greedy process PROGRAM";
+    let sentence = "this machine's policy does not let pack `greedy` run `id`; on that machine: agent allow greedy process id";
     assert_eq!(denied("greedy", "greedy.try_it", json!({}), Grants::default()).await, sentence);
     assert_eq!(denied("greedy", "greedy.which_it", json!({}), Grants::default()).await, sentence);
     let sentence = denied("greedy", "greedy.try_it", json!({}), all()).await;
@@ -191,4 +191,15 @@ async fn a_programs_time_is_policys() {
         .await;
     assert_eq!(ended.code(), Code::CommandFailed);
     assert!(ended.failure().message.starts_with("limit: "), "{}", ended.failure().message);
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_read_its_input_ends_while_the_caller_still_may_write() {
+    let pack = pack("system").await;
+    let Caller { request, mut outputs, input, .. } = Caller::new(&pack, "system.run", json!({"argv": ["uname"]}), 4);
+    input.send(Bytes::from_static(b"nobody reads this")).await.expect("room");
+    let take = async { while outputs.recv().await.is_some() {} };
+    let (result, ()) = tokio::join!(pack.call(request), take);
+    assert_eq!(result.expect("ran").get("success"), Some(&Value::Bool(true)));
+    assert!(input.is_closed());
 }

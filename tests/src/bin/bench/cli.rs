@@ -1,8 +1,9 @@
 //! One-shot calls: `relay invoke NODE system.info` from the start of its process to its end, over `ws://` and `wss://`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use outhaul_protocol::limits;
 use outhaul_tests::stage::{Node, Stage};
 
 use crate::Effort;
@@ -10,6 +11,8 @@ use crate::table::{Row, millis, quantile};
 
 /// The node that answers.
 const NODE: &str = "bench-1";
+/// Between two calls, unmeasured: an agent tries [`limits::OPENINGS_PER_SEC`] openings a second, and each call is one.
+const PAUSE: Duration = Duration::from_millis(1500 / limits::OPENINGS_PER_SEC as u64);
 
 pub(crate) fn measure(effort: Effort) -> Result<Vec<Row>> {
     let count = effort.of(50, 10);
@@ -29,6 +32,7 @@ fn one_shots(stage: &Stage, count: usize) -> Result<f64> {
     stage.run(&invoke)?.ok()?;
     let mut times = Vec::with_capacity(count);
     for _ in 0..count {
+        std::thread::sleep(PAUSE);
         let began = Instant::now();
         let ran = stage.run(&invoke)?;
         times.push(began.elapsed());

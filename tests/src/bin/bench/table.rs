@@ -118,8 +118,8 @@ impl Table {
     pub(crate) fn failed(&mut self, group: &'static str, why: &str) {
         eprintln!("{group} was not measured: {why}");
         self.whole = false;
-        let first = why.lines().next().unwrap_or_default().to_owned();
-        self.groups.push((group, vec![Row::missing("not measured", first)]));
+        let why: Vec<&str> = why.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        self.groups.push((group, vec![Row::missing("not measured", why.join("; "))]));
     }
 
     /// Whether every group was measured.
