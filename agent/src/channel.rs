@@ -70,6 +70,12 @@ impl OpenChannel {
         self.operator.id()
     }
 
+    /// Whether no call is under way in it.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.state().calls.is_empty()
+    }
+
     /// A call is over for this channel.
     pub fn forget(&self, id: &CallId) {
         self.state().calls.remove(id);
@@ -126,7 +132,7 @@ pub(crate) fn frame(link: &Arc<Link>, frame: ChannelFrame<'_>) {
     }
 }
 
-fn close(link: &Link, open: &OpenChannel, code: Code, reason: &str) {
+pub(crate) fn close(link: &Link, open: &OpenChannel, code: Code, reason: &str) {
     tracing::info!(operator = %open.operator_id().short(), reason, "channel closed");
     link.remove_channel(&open.pipe.channel());
     link.close_frame(&open.pipe.channel(), code);
@@ -169,7 +175,7 @@ fn judge(link: &Arc<Link>, channel: ChannelId, noise: &[u8]) -> Result<(), Failu
         let membership = node.membership();
         verify_chain(membership.fleet(), &payload.chain, reading, membership.revoked())?
     };
-    let operator = authority.holder().clone();
+    let operator = *authority.holder();
     let opening = Signed::<Opening>::from_bytes(&payload.opening.0).and_then(|signed| signed.verify(&operator))?;
     let ours = opening.aud == node.id && opening.prekey == prekey && opening.channel == channel;
     if !ours {
@@ -242,10 +248,10 @@ fn catch_up(link: &Link, open: &OpenChannel, payload: &OpenPayload) {
     if payload.serials.relays < mine.relays {
         notices.push(("relays", membership.relays_bytes(), Vec::new()));
     }
-    if payload.serials.revocations < mine.revocations {
-        if let Some((list, chain)) = membership.revocations_bytes() {
-            notices.push(("revocations", list, chain));
-        }
+    if payload.serials.revocations < mine.revocations
+        && let Some((list, chain)) = membership.revocations_bytes()
+    {
+        notices.push(("revocations", list, chain));
     }
     for (kind, signed, chain) in notices {
         let _ = open.pipe.send(&Inner::Notice { kind: kind.into(), signed: Blob(signed), chain });
@@ -286,10 +292,10 @@ fn steer(link: &Arc<Link>, open: &Arc<OpenChannel>, message: Inner, cost: u64) -
         Inner::Credit { call, consumed, channel_total } => {
             open.pipe.acknowledged(channel_total).map_err(|ended| ended.0)?;
             // Zero says nothing about the call: it is the channel's credit.
-            if consumed > 0 {
-                if let Some(running) = link.node.calls.find(&CallKey { operator: open.operator_id(), id: call }) {
-                    running.outlet.acknowledged(consumed).map_err(|overrun| overrun.to_string())?;
-                }
+            if consumed > 0
+                && let Some(running) = link.node.calls.find(&CallKey { operator: open.operator_id(), id: call })
+            {
+                running.outlet.acknowledged(consumed).map_err(|overrun| overrun.to_string())?;
             }
             Ok(())
         }

@@ -38,10 +38,13 @@ pub struct Link {
     state: Mutex<State>,
 }
 
+/// Length of the whole blob, and a part of it.
+type Part = (u64, Vec<u8>);
+
 #[derive(Debug)]
 struct State {
     channels: HashMap<ChannelId, Slot>,
-    fetches: HashMap<(Digest, u64), oneshot::Sender<(u64, Vec<u8>)>>,
+    fetches: HashMap<(Digest, u64), oneshot::Sender<Part>>,
     announced: Digest,
     openings: Openings,
 }
@@ -97,19 +100,34 @@ impl Link {
         Some(taken)
     }
 
-    /// The channel is open, when its operator has not too many and the link has not dropped it meanwhile.
+    /// The channel is open, unless the link has dropped it meanwhile. An operator that has its share of channels loses
+    /// the oldest that carries no call: a relay that hides their closing must not lock it out.
     pub(crate) fn admit_channel(&self, channel: ChannelId, open: Arc<OpenChannel>) -> bool {
-        let mut state = self.state();
         let operator = open.operator_id();
-        let of_operator =
-            state.channels.values().filter(|slot| matches!(slot, Slot::Open(other) if other.operator_id() == operator)).count();
-        match state.channels.get_mut(&channel) {
-            Some(slot) if of_operator < limits::CHANNELS_PER_OPERATOR => {
-                *slot = Slot::Open(open);
-                true
+        let idle = {
+            let mut state = self.state();
+            if !state.channels.contains_key(&channel) {
+                return false;
             }
-            _ => false,
+            let own = state.channels.values().filter_map(|slot| match slot {
+                Slot::Open(other) if other.operator_id() == operator => Some(other),
+                _ => None,
+            });
+            let own: Vec<&Arc<OpenChannel>> = own.collect();
+            let idle = match own.len() < limits::CHANNELS_PER_OPERATOR {
+                true => None,
+                false => match own.into_iter().filter(|other| other.is_idle()).min_by_key(|other| other.opened) {
+                    Some(oldest) => Some(oldest.clone()),
+                    None => return false,
+                },
+            };
+            state.channels.insert(channel, Slot::Open(open));
+            idle
+        };
+        if let Some(idle) = idle {
+            channel::close(self, &idle, Code::Busy, "a newer channel of the same operator took its place");
         }
+        true
     }
 
     /// An open channel.

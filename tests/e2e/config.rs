@@ -22,7 +22,7 @@ fn an_agents_mistakes_are_named() -> Result<()> {
     refused(&node, &format!("{relay}[limits]\nmemory_mib = \"much\"\n"), &["memory_mib"])?;
     refused(&node, &format!("{relay}[packs.system]\nprocess = {{ alow = [\"df\"] }}\n"), &["alow"])?;
     refused(&node, &format!("{relay}[packs.system]\nteleport = true\n"), &["teleport"])?;
-    refused(&node, "relay = \n", &["relay"])?;
+    refused(&node, "relay = \n", &["line 1"])?;
     Ok(())
 }
 

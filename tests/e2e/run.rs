@@ -46,7 +46,7 @@ fn input_is_forwarded_to_its_end() -> Result<()> {
     let stage = Stage::start()?;
     let _node = allowed(&stage, &["cat", "wc"])?;
     let mut run = stage.command(&["run", "bench-1", "--", "cat"])?.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let sent: Vec<u8> = (0..3_000_000u32).map(|at| (at * 31 >> 3) as u8).collect();
+    let sent: Vec<u8> = (0..3_000_000u32).map(|at| ((at * 31) >> 3) as u8).collect();
     let mut stdin = run.stdin.take().context("piped")?;
     let copy = sent.clone();
     let writer = std::thread::spawn(move || stdin.write_all(&copy));

@@ -258,7 +258,7 @@ impl State {
             Mischief::FlipOpen => opening,
             Mischief::Hold => from_operator && !opening,
             Mischief::WithholdAnswers => !from_operator,
-            Mischief::Drop => self.next_random() % 2 == 0,
+            Mischief::Drop => self.next_random().is_multiple_of(2),
             _ => true,
         };
         if !touched {

@@ -89,7 +89,7 @@ pub enum CallEvent {
         bytes: Bytes,
     },
     /// The one ending.
-    Ended(Outcome),
+    Ended(Box<Outcome>),
     /// The node knows nothing of a call that was attached to: its outcome is unknown.
     Unknown,
     /// The link or channel was lost; the call may go on, and can be attached to.
@@ -487,7 +487,7 @@ impl Channel {
             Some(failure) => Err(failure.read().map_err(|error| malformed(&error))?),
             None => Ok(if value.is_empty() { Value::Null } else { Value::from_cbor(value).map_err(|error| malformed(&error))? }),
         };
-        Ok(CallEvent::Ended(Outcome { result, receipt }))
+        Ok(CallEvent::Ended(Box::new(Outcome { result, receipt })))
     }
 
     fn give_back(&self, call: CallId, next: u64, cost: u64) -> Result<(), String> {
@@ -589,7 +589,7 @@ impl CallHandle {
             match event {
                 CallEvent::Accepted => {}
                 CallEvent::Data { lane, bytes } => on_data(lane, &bytes),
-                CallEvent::Ended(outcome) => return Ok(outcome),
+                CallEvent::Ended(outcome) => return Ok(*outcome),
                 CallEvent::Lost(reason) => return Err(Failure::new(Code::LinkLost, reason)),
                 CallEvent::Unknown => {
                     return Err(Failure::new(Code::LinkLost, "the node no longer knows the call; its outcome is unknown"));

@@ -86,7 +86,7 @@ async fn connect(
     socket.send(hello.frame().to_vec()).await.map_err(lost)?;
     let challenged = hello.challenged(&socket.receive().await.map_err(lost)?, exporter)?;
     trust(challenged.relay())?;
-    let relay = challenged.relay().clone();
+    let relay = *challenged.relay();
     let (proof, transcript) = challenged.prove(identity.role, identity.key, identity.credential, identity.lookup);
     // The relay has nothing more to say before our proof: the buffer is empty here.
     let mut socket = socket.authenticated().await;

@@ -308,7 +308,7 @@ fn closed(code: &str) -> Failure {
         Code::NotGranted => "the node does not accept this operator's grants",
         Code::Revoked => "the node says that this operator is revoked",
         Code::Expired => "the node says that a grant or prekey is past its time",
-        Code::Busy => "the node has too many channels open",
+        Code::Busy => "the node has too many channels open, or was asked to open too many within a second",
         Code::BadSignature | Code::BadKey | Code::WrongNode | Code::Replayed => "the node could not verify the channel's opening",
         Code::Version => "the node speaks another version",
         _ => "the channel was closed",

@@ -271,7 +271,7 @@ mod tests {
     fn parameters_are_known_present_and_typed() {
         let say = |params: &Value| check_params(params, &system_run()).map_err(|error| error.to_string());
         let argv = ("argv", Value::Array(vec!["ls".into()]));
-        assert_eq!(say(&map(&[argv.clone()])), Ok(()));
+        assert_eq!(say(&map(std::slice::from_ref(&argv))), Ok(()));
         assert_eq!(say(&map(&[argv.clone(), ("cwd", Value::Null)])), Ok(()));
         assert_eq!(say(&map(&[])), Err("`params.argv`: is missing; list<string> was expected".into()));
         assert_eq!(

@@ -15,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::lanes::Lanes;
 use super::output::Output;
@@ -95,11 +96,16 @@ impl Feeder {
 
     /// Feeds until the input ends, the call does, or the link is lost; the rest can go through another channel. On a
     /// task of its own: a piece must never be half sent.
-    fn feed(mut self, sender: CallSender) -> JoinHandle<Feeder> {
+    fn feed(mut self, sender: CallSender, lost: CancellationToken) -> JoinHandle<Feeder> {
         tokio::spawn(async move {
             loop {
                 if self.pending.is_none() {
-                    self.pending = self.pieces.recv().await;
+                    // A silent input would keep us here although the link is gone.
+                    self.pending = tokio::select! {
+                        biased;
+                        () = lost.cancelled() => return self,
+                        piece = self.pieces.recv() => piece,
+                    };
                 }
                 let sent = match &self.pending {
                     Some(piece) => sender.input(piece).await,
@@ -123,8 +129,9 @@ pub(crate) async fn finish(out: Output, mut drive: Drive, lanes: &mut Lanes, std
         Ok(interrupts) => interrupts,
         Err(failure) => return Finished::failed(failure),
     };
+    let mut parted = CancellationToken::new();
     let mut feeding = match drive.sender() {
-        Some(sender) if stdin => Some(Feeder::stdin().feed(sender)),
+        Some(sender) if stdin => Some(Feeder::stdin().feed(sender, parted.clone())),
         _ => None,
     };
     let mut limit = deadline.map(|deadline| Instant::now() + 2 * deadline + MARGIN);
@@ -170,6 +177,7 @@ pub(crate) async fn finish(out: Output, mut drive: Drive, lanes: &mut Lanes, std
             return Finished::failed(failure);
         }
         out.talk(&format!("link lost ({}); reaching for the call again", outhaul_protocol::text::escape_control(&lost)));
+        std::mem::take(&mut parted).cancel();
         let feeder = match feeding.take() {
             Some(task) => task.await.ok(),
             None => None,
@@ -185,7 +193,7 @@ pub(crate) async fn finish(out: Output, mut drive: Drive, lanes: &mut Lanes, std
                 Err(failure) => return Finished::failed(failure),
             },
         }
-        feeding = feeder.zip(drive.sender()).map(|(feeder, sender)| feeder.feed(sender));
+        feeding = feeder.zip(drive.sender()).map(|(feeder, sender)| feeder.feed(sender, parted.clone()));
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) async fn invoke(context: &Context, node: &str, command: &str, how: &H
     let args: Vec<String> = how.params_named.iter().chain(args).cloned().collect();
     let json = said_json(how)?;
     let (session, seen) = context.with_node(node).await?;
+    // Whether it can be reached comes first: an offline node's commands may not even be known here.
+    session.target(&seen)?;
     let meant = find_command(&session, &seen.known, command).await?;
     let value = params(json.as_ref(), &args, &meant.command, &mut |path| std::fs::read(path))?;
     if meant.command.has_stream() && how.out.is_none() && !context.out.json {

@@ -83,7 +83,7 @@ impl Drive {
                 }
                 Some(CallEvent::Ended(outcome)) => {
                     self.dialer.take_newer(&self.channel);
-                    Ok(Happening::Ended(Box::new(outcome)))
+                    Ok(Happening::Ended(outcome))
                 }
                 Some(CallEvent::Lost(reason)) => Ok(Happening::Lost(self.link.over().unwrap_or(reason))),
                 Some(CallEvent::Unknown) => Err(unknown("the node no longer knows the call")),
