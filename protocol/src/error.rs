@@ -136,3 +136,19 @@ impl Failure {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_stands_in_the_reference_beside_its_exit_status() {
+        let readme = include_str!("../../README.md");
+        for code in Code::ALL {
+            let row = readme.lines().find(|line| line.contains(&format!("`{code}`")) && line.starts_with("| "));
+            let row = row.unwrap_or_else(|| panic!("`{code}` is not in README's table"));
+            assert!(row.starts_with(&format!("| {} |", code.exit())), "{code}: {row}");
+            assert_eq!(Code::parse(code.as_str()), Some(*code));
+        }
+    }
+}
