@@ -382,6 +382,7 @@ fn receive(state: &mut State, peer: &Peer, role: Role, bytes: &[u8]) {
         Ok(Frame::Request { id, body, .. }) => {
             let answer = match Ask::decode(&body.0) {
                 Ok(Ask::Nodes { .. }) => Answer::Nodes { nodes: state.records() },
+                Ok(Ask::NodesAfter { .. }) => Answer::Nodes { nodes: Vec::new() },
                 _ => Answer::Done {},
             };
             let reply = Frame::Reply { id, body: Maybe(Some(Blob(answer.encode()))), error: Maybe(None) };
