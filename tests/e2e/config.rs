@@ -93,3 +93,31 @@ fn an_agent_listens_on_nothing() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn no_secret_is_logged_at_any_level() -> Result<()> {
+    let stage = Stage::start()?;
+    let node = Node::new("one")?;
+    let (maker, code) = stage.pair_new(&[])?;
+    let traced = |mut command: std::process::Command| -> Result<String> {
+        let ran = outhaul_tests::Ran::of(command.env("RUST_LOG", "trace").output()?).ok()?;
+        Ok(format!("{}{}", ran.stdout, ran.stderr))
+    };
+    let paired = traced(node.command(&["pair", "--relay", &stage.url, "--code", &code, "--name", "one"])?)?;
+    maker.finish()?;
+    let mut agent = node.command(&["run"])?;
+    agent.env("RUST_LOG", "trace");
+    let mut agent = outhaul_tests::Process::start(agent)?;
+    agent.wait_for("connected")?;
+    let called = traced(stage.command(&["invoke", "one", "system.info"])?)?;
+    let (_, ran) = agent.stop()?;
+    let logs = format!("{paired}{called}{ran:?}");
+    assert!(logs.contains("TRACE") || logs.contains("DEBUG"), "nothing was traced");
+    assert!(!paired.contains(&code), "the code was logged");
+    for path in [node.file("agent.key"), stage.home.path().join("operator/operator.key"), stage.home.path().join("operator/fleet.key")] {
+        let text = std::fs::read_to_string(&path)?;
+        let secret = text.trim().rsplit(' ').next().unwrap_or_default().to_owned();
+        assert!(secret.len() == 64 && !logs.contains(&secret), "{} was logged", path.display());
+    }
+    Ok(())
+}
