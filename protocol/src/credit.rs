@@ -35,12 +35,6 @@ impl SendWindow {
         self.granted = self.granted.max(total + u64::from(window));
         Ok(())
     }
-
-    /// Bytes sent since the start.
-    #[must_use]
-    pub fn sent(&self) -> u64 {
-        self.sent
-    }
 }
 
 /// The sender's side of one call: what was sent and not yet consumed, message by message.
