@@ -16,6 +16,7 @@ pub mod keys;
 pub mod limits;
 pub mod native;
 pub mod objects;
+pub mod pack;
 pub mod pairing;
 pub mod scan;
 pub mod signed;

@@ -37,6 +37,18 @@ pub const ANNOUNCE: usize = 2 << 10;
 pub const DESCRIPTION: usize = 256 << 10;
 /// Bytes of a pack's component: larger than any interpreter pack seen (Python: 18 MiB).
 pub const PACK: usize = 64 << 20;
+/// Bytes of a pack's manifest: forty reasons of the longest kind.
+pub const MANIFEST: usize = 16 << 10;
+/// Bytes of a pack's docs: what a description may hold of them.
+pub const DOCS: usize = DESCRIPTION;
+/// Bytes of one of a pack's standard metadata sections.
+pub const ABOUT: usize = 4 << 10;
+/// Powers a pack may ask for, and platforms it may name: there are far fewer.
+pub const ASKED: usize = 32;
+/// Bytes of the reason for one of them: a sentence or two.
+pub const REASON: usize = 320;
+/// Bytes of a pack's version.
+pub const VERSION: usize = 64;
 /// Bytes of a blob in one frame.
 pub const BLOB_CHUNK: usize = 512 << 10;
 /// Calls under way on one agent.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use outhaul_protocol::describe::Interface;
 use outhaul_protocol::error::{Code, Failure};
+use outhaul_protocol::pack::{Docs, FunctionDocs, InterfaceDocs, TypeDocs};
 use outhaul_protocol::types::{Case, Command, Field, IntType, Type};
 use wasmtime::Engine;
 use wasmtime::component::types::{self, ComponentFunc, ComponentInstance, ComponentItem};
@@ -12,7 +13,6 @@ use wasmtime::component::{Component, ComponentExportIndex};
 
 use crate::compile::brief;
 use crate::limits;
-use crate::sections::{Docs, FunctionDocs, InterfaceDocs, TypeDocs};
 
 /// A command and where it is.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 //! store with its own grants, ceilings and deadline, and ends in exactly one way. This crate is the only home of wasmtime and of the
 //! native powers ([`power`]); it knows no network, no operator and no file but its cache of compiled code.
 //!
-//! Read it in this order: `pack` (how one is loaded: `sections`, `compile`, `cache`, `imports`, `exports`), `call` (how one is called:
+//! Read it in this order: `pack` (how one is loaded: `compile`, `cache`, `imports`, `exports`), `call` (how one is called:
 //! `convert`, `state`, `sink`, `stream`), `host_v0_1` (what one may import).
 
 mod bindings;
@@ -22,7 +22,6 @@ mod log;
 pub mod measure;
 mod pack;
 pub mod power;
-mod sections;
 mod sink;
 mod state;
 mod stream;

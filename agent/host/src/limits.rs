@@ -53,10 +53,6 @@ pub(crate) const TYPE_NODES: usize = 16_384;
 pub(crate) const TYPE_DEPTH: usize = 24;
 /// Commands of one pack.
 pub(crate) const COMMANDS: usize = 512;
-/// Bytes of a pack's docs section: what a description may hold of them.
-pub(crate) const DOCS: usize = outhaul_protocol::limits::DESCRIPTION;
-/// Bytes of a version.
-pub(crate) const VERSION: usize = 64;
 /// Compilations at once: each takes a processor and up to [`COMPILER_MEMORY`].
 pub(crate) const COMPILERS: usize = 2;
 /// Address space of the compiler. 60 KB packs take 300 MB of it, Python's 18 MiB under 2 GiB.
