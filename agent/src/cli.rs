@@ -13,6 +13,7 @@ use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::text::{escape_control, escape_control_lines};
 use serde_json::{Value as Json, json};
 use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
 
 use crate::config::FILE;
 use crate::edit::Items;
@@ -171,12 +172,7 @@ fn print(text: &str) {
 }
 
 fn log(json: bool, running: bool) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(if running { "info" } else { "warn" }));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // Colour only where a person looks.
-    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-    if json { subscriber.json().init() } else { subscriber.with_ansi(colour).init() }
+    outhaul_home::log::start(if running { LevelFilter::INFO } else { LevelFilter::WARN }, json);
 }
 
 fn act(cli: &Cli) -> Result<(), Failure> {

@@ -242,15 +242,9 @@ fn serve(context: &Context, how: Serve) -> Result<u8, Failure> {
 
 /// Logs to stderr. A one-shot command that nobody asked to log skips even the set-up.
 fn log(server: bool, json: bool) {
-    use tracing_subscriber::EnvFilter;
-    let asked = std::env::var_os("RUST_LOG").is_some_and(|level| !level.is_empty());
-    if !server && !asked {
-        return;
+    if server || outhaul_home::log::asked().is_some() {
+        outhaul_home::log::start(tracing::level_filters::LevelFilter::INFO, json);
     }
-    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A log that is there already stays.
-    let _ = if json { log.json().try_init() } else { log.with_ansi(output::stderr_is_terminal()).try_init() };
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 mod config;
 mod file;
 mod lock;
+pub mod log;
 mod secret;
 
 pub use config::{parse_toml, read_toml, read_toml_optional};

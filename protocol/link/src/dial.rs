@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_util::either::Either;
 
+use crate::eager::Eager;
 use crate::socket::{self, Ended, Socket, Transport};
 use crate::tls::{self, Roots};
 use crate::url::RelayUrl;
@@ -113,7 +114,7 @@ async fn transport(target: &Target) -> Result<(Transport, Option<[u8; 32]>), Fai
     // Frames are batched before they are written; Nagle would only add a round trip.
     let _ = tcp.set_nodelay(true);
     if !target.url.is_tls() {
-        return Ok((Either::Left(tcp), None));
+        return Ok((Eager::new(Either::Left(tcp)), None));
     }
     let name = ServerName::try_from(host.to_owned()).map_err(|_| unreachable(target, "the host is no TLS server name"))?;
     let stream = tokio_rustls::TlsConnector::from(target.roots.client()?)
@@ -121,7 +122,7 @@ async fn transport(target: &Target) -> Result<(Transport, Option<[u8; 32]>), Fai
         .await
         .map_err(|error| unreachable(target, &format!("TLS: {error}")))?;
     let exporter = tls::exporter(stream.get_ref().1);
-    Ok((Either::Right(Box::new(stream.into())), exporter))
+    Ok((Eager::new(Either::Right(Box::new(stream.into()))), exporter))
 }
 
 async fn upgrade(target: &Target, transport: Transport) -> Result<Socket, Failure> {

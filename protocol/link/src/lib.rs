@@ -5,6 +5,7 @@ pub mod accept;
 pub mod backoff;
 pub mod channel;
 pub mod dial;
+mod eager;
 pub mod operator;
 pub mod outbox;
 pub mod pipe;

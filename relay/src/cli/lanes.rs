@@ -28,16 +28,14 @@ impl Printer {
         let (pieces, mut queue) = mpsc::channel::<(Lane, Bytes)>(WAITING);
         let (tell, done) = oneshot::channel();
         std::thread::spawn(move || {
-            // Locked piece by piece: talk goes to the same stderr.
             let mut write = || -> io::Result<()> {
+                let mut stdout = unbuffered_stdout()?;
                 while let Some((lane, bytes)) = queue.blocking_recv() {
-                    if lane == Lane::Stderr {
-                        io::stderr().lock().write_all(&bytes)?;
-                        continue;
+                    match lane {
+                        // Locked piece by piece: talk goes to the same stderr.
+                        Lane::Stderr => io::stderr().lock().write_all(&bytes)?,
+                        _ => stdout.write_all(&bytes)?,
                     }
-                    let mut stdout = io::stdout().lock();
-                    stdout.write_all(&bytes)?;
-                    stdout.flush()?;
                 }
                 Ok(())
             };
@@ -61,6 +59,20 @@ impl Printer {
             _ => Ok(()),
         }
     }
+}
+
+/// stdout as it is: the standard library's own looks for line ends in every piece and writes what follows the last one
+/// apart.
+#[cfg(unix)]
+fn unbuffered_stdout() -> io::Result<File> {
+    use std::os::fd::AsFd as _;
+    io::stdout().lock().flush()?;
+    Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
+}
+
+#[cfg(not(unix))]
+fn unbuffered_stdout() -> io::Result<io::LineWriter<io::Stdout>> {
+    Ok(io::LineWriter::new(io::stdout()))
 }
 
 /// A file that takes its name when it is whole.
