@@ -35,8 +35,6 @@ pub struct AgentConfig {
     pub ca: Option<PathBuf>,
     /// Allows `ws://` to another machine.
     pub allow_plaintext: bool,
-    /// What remote calls may change in this policy.
-    pub remote_policy: RemotePolicy,
     /// Ceilings of calls.
     pub limits: Limits,
     /// The camera power's own settings.
@@ -45,17 +43,6 @@ pub struct AgentConfig {
     pub defaults: Defaults,
     /// Grants, by a pack's name or by `sha256:DIGEST`.
     pub packs: BTreeMap<PackKey, PackPolicy>,
-}
-
-/// What a call from outside may change in the policy.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RemotePolicy {
-    /// Only narrow it.
-    #[default]
-    Narrow,
-    /// Anything, for holders of the right.
-    Full,
 }
 
 /// `[limits]`
@@ -342,7 +329,6 @@ relay = "wss://relay.example.org"
 name = "bench-1"
 ca = "/etc/ca.pem"
 allow_plaintext = true
-remote_policy = "full"
 [limits]
 memory_mib = 128
 output_mib = 1
@@ -367,7 +353,7 @@ gpu = true
         let config = parse(&text).expect("the contract's own example");
         assert_eq!(config.limits, Limits { memory_mib: 128, output_mib: 1, calls: 8, deadline_secs: 60 });
         assert!(config.camera.test_pattern && config.allow_plaintext);
-        assert_eq!((config.remote_policy, config.defaults.powers.as_slice()), (RemotePolicy::Full, &[ReadOnly::Gpu][..]));
+        assert_eq!(config.defaults.powers, [ReadOnly::Gpu]);
         let system = &config.packs[&PackKey::Name("system".into())];
         let grant = system.process.as_ref().expect("written").grant();
         assert_eq!((grant.allow.len(), grant.max_secs), (2, Some(3600)));
@@ -392,7 +378,6 @@ gpu = true
             "relay = \"http://x\"",
             "relay = 7",
             "name = \"Bench 1\"",
-            "remote_policy = \"some\"",
             "[limits]\nmemory = 64",
             "[limits]\nmemory_mib = 0",
             "[limits]\ncalls = 257",

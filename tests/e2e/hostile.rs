@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use futures_util::future::join_all;
 use outhaul_home::Home;
 use outhaul_link::channel::{CallSpec, Outcome};
 use outhaul_protocol::cbor::Blob;
@@ -162,25 +163,6 @@ fn whatever_it_does_to_frames_nothing_runs_twice_or_unasked_and_nothing_is_read(
         ensure!(scene.hostile.saw(b"hostname"));
         Ok(())
     })
-}
-
-async fn join_all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
-    let mut all: Vec<_> = futures.map(|future| Box::pin(future)).collect();
-    let mut done: Vec<Option<T>> = all.iter().map(|_| None).collect();
-    std::future::poll_fn(|context| {
-        let mut open = false;
-        for (future, done) in all.iter_mut().zip(&mut done) {
-            if done.is_none() {
-                match future.as_mut().poll(context) {
-                    std::task::Poll::Ready(value) => *done = Some(value),
-                    std::task::Poll::Pending => open = true,
-                }
-            }
-        }
-        if open { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
-    })
-    .await;
-    done.into_iter().flatten().collect()
 }
 
 #[test]

@@ -17,7 +17,7 @@ use outhaul_protocol::time::Time;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::channel::{self, CallHandle, CallSpec, Caller, Channel, NodeTarget, Opening1};
+use crate::channel::{self, CallHandle, CallSpec, Caller, Channel, HalfOpen, NodeTarget};
 use crate::dial::Connected;
 use crate::outbox::{Outbox, Refused};
 use crate::socket::pump;
@@ -52,7 +52,7 @@ struct State {
 
 #[derive(Debug)]
 enum Slot {
-    Opening(Box<Opening1>),
+    Opening(Box<HalfOpen>),
     Open(Channel),
 }
 

@@ -6,16 +6,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use outhaul_protocol::cbor::Blob;
 use outhaul_protocol::describe::{AnnounceContent, Heartbeat, PackDescription};
-use outhaul_protocol::error::Failure;
+use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::{ChannelFrame, Frame};
 use outhaul_protocol::keys::{Digest, sha256};
 use outhaul_protocol::limits;
 use outhaul_protocol::objects::{Announce, Prekey};
 use outhaul_protocol::signed::Signed;
+use outhaul_protocol::time::Time;
 
 use super::clock;
+use super::connection::{Over, Peer};
 use super::hub::Hub;
-use super::sessions::NodeSession;
+use super::sessions::{NodeSession, Session};
 use super::store::Db;
 
 /// Bytes of a heartbeat's figures: a handful of numbers.
@@ -23,31 +25,52 @@ const HEARTBEAT: usize = 512;
 /// Bytes of the envelope around an announce or prekey: header, claims, signature.
 const ENVELOPE: usize = 512;
 
-/// One frame. An error ends the session; the peer is told.
-pub(crate) fn receive(hub: &Arc<Hub>, node: &Arc<NodeSession>, bytes: Bytes) -> Result<(), String> {
-    node.session.hear();
-    match ChannelFrame::peek(&bytes) {
-        Some(Ok(ChannelFrame::Data { channel, .. })) => {
-            hub.channels.forward(&node.session, &channel, bytes);
-            Ok(())
+impl Peer for NodeSession {
+    fn session(&self) -> &Session {
+        &self.session
+    }
+
+    fn come(self: &Arc<Self>, hub: &Arc<Hub>) {
+        hub.sessions.add_node(self);
+        // Only now: a notice that came between the judgement and the list would have passed this node by.
+        let notices = hub.notices.known();
+        notices.frames().iter().for_each(|frame| self.session.say(frame));
+        if notices.revoked.has_key(&self.id) {
+            self.session.end(Code::Revoked.as_str(), "this key is revoked");
         }
-        Some(Ok(ChannelFrame::Close { channel, code })) => {
-            hub.channels.closed_by(&node.session, &channel, code);
-            Ok(())
+        drop(notices);
+        tracing::info!(node = %self.id.short(), session = self.session.number, "node connected");
+    }
+
+    fn receive(self: &Arc<Self>, hub: &Arc<Hub>, bytes: Bytes) -> Result<(), Over> {
+        match ChannelFrame::peek(&bytes) {
+            Some(Ok(ChannelFrame::Data { channel, .. })) => hub.channels.forward(&self.session, &channel, bytes),
+            Some(Ok(ChannelFrame::Close { channel, code })) => hub.channels.closed_by(&self.session, &channel, code),
+            Some(Ok(ChannelFrame::Open { .. })) => return Err("nodes open no channels".into()),
+            Some(Err(error)) => return Err(format!("malformed channel frame: {error}").into()),
+            None => return control(hub, self, &bytes),
         }
-        Some(Ok(ChannelFrame::Open { .. })) => Err(goodbye(node, "nodes open no channels")),
-        Some(Err(error)) => Err(goodbye(node, &format!("malformed channel frame: {error}"))),
-        None => control(hub, node, &bytes).map_err(|what| if what.is_empty() { "goodbye".into() } else { goodbye(node, &what) }),
+        Ok(())
+    }
+
+    fn part(&self, reason: &str) {
+        tracing::info!(node = %self.id.short(), session = self.session.number, reason, "node disconnected");
+    }
+
+    fn leave(&self, hub: &Hub) {
+        hub.sessions.remove_node(self);
+        hub.channels.node_gone(self);
+        let seen = clock::now().0.saturating_sub(self.session.silence().as_secs());
+        let id = self.id;
+        let _ = hub.store.submit(move |db| {
+            if let Err(error) = db.seen(&[(id, Time(seen))]) {
+                tracing::warn!(%error, "could not note when a node was last seen");
+            }
+        });
     }
 }
 
-/// Queues the last word, so that the peer learns what it did.
-fn goodbye(node: &NodeSession, what: &str) -> String {
-    let _ = node.session.outbox.control(Frame::Goodbye { code: "bad_params".into(), message: what.into() }.encode());
-    what.into()
-}
-
-fn control(hub: &Arc<Hub>, node: &Arc<NodeSession>, bytes: &[u8]) -> Result<(), String> {
+fn control(hub: &Arc<Hub>, node: &Arc<NodeSession>, bytes: &[u8]) -> Result<(), Over> {
     match Frame::decode(bytes).map_err(|error| format!("malformed frame: {error}"))? {
         Frame::Ping { token } => node.session.say(&Frame::Pong { token }),
         Frame::Pong { .. } => {}
@@ -56,7 +79,7 @@ fn control(hub: &Arc<Hub>, node: &Arc<NodeSession>, bytes: &[u8]) -> Result<(), 
         Frame::Prekey { signed } => prekey(hub, node, signed.0)?,
         Frame::Description { digest, bytes } => description(hub, node, digest, bytes.0)?,
         Frame::BlobGet { digest, offset } => blob(hub, node, digest, offset)?,
-        Frame::Goodbye { .. } => return Err(String::new()),
+        Frame::Goodbye { .. } => return Err(Over::Goodbye),
         _ => return Err("a frame that nodes do not send".into()),
     }
     Ok(())

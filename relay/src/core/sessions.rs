@@ -64,6 +64,12 @@ impl Session {
         }
     }
 
+    /// Tells the peer what it did wrong, as the last word before its connection ends; gives the reason on.
+    pub(crate) fn blame(&self, what: String) -> String {
+        let _ = self.outbox.control(Frame::Goodbye { code: Code::BadParams.as_str().into(), message: what.clone() }.encode());
+        what
+    }
+
     /// Waits until somebody ends it; the reason.
     pub(crate) async fn until_ended(&self) -> String {
         loop {
