@@ -121,7 +121,7 @@ async fn serve_node(hub: Arc<Hub>, socket: Socket, node: Arc<NodeSession>) {
     let notices = hub.notices.known();
     notices.frames().iter().for_each(|frame| node.session.say(frame));
     if notices.revoked.has_key(&node.id) {
-        node.session.end("revoked", "this key is revoked");
+        node.session.end("revoked", "this machine's key is revoked");
     }
     drop(notices);
     tracing::info!(node = %node.id.short(), session = node.session.number, "node connected");
