@@ -189,7 +189,7 @@ fn find(link: &Link, said: &Said) -> Result<(Target, Value), Failure> {
     let params = Value::from_cbor(&said.params).map_err(|error| Failure::new(Code::BadParams, format!("parameters: {error}")))?;
     let unknown = || {
         Failure::new(Code::UnknownCommand, format!("this node has no command `{}`", escaped(&said.command)))
-            .hint("list them with: relay nodes describe NODE")
+            .hint("`relay nodes describe` lists its commands")
     };
     let (interface, _) = said.command.split_once('.').ok_or_else(unknown)?;
     if interface == "node" || interface == "pack" {

@@ -1,12 +1,14 @@
 //! The agent's command line: what can be typed, and what comes of it. stdout is data, stderr is talk; a failure is
-//! `error: …` and `hint: …` on stderr, with `--json` an object on stdout too, and its code is the exit status.
+//! `error: …` and `hint: …` on stderr, with `--json` an object on stdout instead, and its code is the exit status.
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::FalseyValueParser;
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use outhaul_home::{Home, Lock};
 use outhaul_host::Power;
 use outhaul_protocol::error::{Code, Failure};
@@ -135,7 +137,11 @@ impl Grant {
 /// Runs what was typed. Everything a process has to do before its first thread is done here.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&words) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error, &words),
+    };
     // Before anything else: the child sets limits on itself and must not carry a runtime or a log.
     if matches!(cli.command, Command::Compile) {
         return outhaul_host::compile_child();
@@ -147,15 +153,34 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Prints a failure; its code is the exit status.
+/// A line that makes no sense, or that asks for help.
+fn usage(error: &clap::Error, words: &[OsString]) -> ExitCode {
+    // The same words for "no" as the flag's own parser has.
+    let no = |value: &str| matches!(value.to_lowercase().as_str(), "" | "n" | "no" | "f" | "false" | "off" | "0");
+    let json = words.iter().any(|word| word == "--json") || std::env::var("OUTHAUL_JSON").is_ok_and(|value| !no(&value));
+    let nothing = matches!(error.kind(), ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
+    if error.use_stderr() && json {
+        let text = error.to_string();
+        let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let message = if nothing { "which command? none is named" } else { line };
+        return fail(&Failure::new(Code::BadUsage, message).hint("`--help` shows the grammar"), true);
+    }
+    if nothing {
+        eprint!("{}", Cli::command().render_help());
+    } else {
+        // A reader that is gone wants no help.
+        let _ = error.print();
+    }
+    if error.use_stderr() { ExitCode::from(Code::BadUsage.exit()) } else { ExitCode::SUCCESS }
+}
+
+/// Tells a failure, as JSON to programs; its code is the exit status.
 fn fail(failure: &Failure, json: bool) -> ExitCode {
     if json {
-        print(
-            &json!({ "ok": false, "error": { "code": failure.code, "message": failure.message, "hint": failure.hint, "detail": null } })
-                .to_string(),
-        );
+        print(&json!({ "ok": false, "error": failure.to_json(None) }).to_string());
+    } else {
+        eprint!("{}", told(failure));
     }
-    eprint!("{}", told(failure));
     ExitCode::from(failure.code.exit())
 }
 
@@ -332,7 +357,6 @@ fn change(home: &Home, json: bool, grant: &Grant, allow: bool) -> Result<(), Fai
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     fn parse(words: &str) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(std::iter::once("agent").chain(words.split_whitespace()))

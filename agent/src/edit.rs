@@ -159,6 +159,10 @@ fn allow_programs(table: &mut dyn TableLike, items: &Items, notes: &mut Vec<Stri
     if let Some(secs) = items.max_secs {
         put(process, "max_secs", i64::try_from(secs).unwrap_or(i64::MAX).into());
     }
+    // The space before the closing brace must not stay before a comma. Over several lines the layout is the owner's.
+    if let Some(inline) = table.get_mut("process").and_then(Item::as_inline_table_mut).filter(|inline| !inline.to_string().contains('\n')) {
+        inline.fmt();
+    }
     for item in &items.items {
         if process::runs_anything(item) {
             notes.push(format!("warning: `{item}` runs whatever it is told, so this allows everything that this user may do"));
@@ -248,6 +252,11 @@ fn add(table: &mut dyn TableLike, key: &str, texts: &[String]) {
 fn take(table: &mut dyn TableLike, key: &str, texts: &[String]) {
     if let Some(list) = table.get_mut(key).and_then(Item::as_array_mut) {
         list.retain(|item| !texts.is_empty() && !item.as_str().is_some_and(|item| texts.iter().any(|text| text == item)));
+        // What stood second has the space after a comma before it.
+        let first = list.get_mut(0).map(Value::decor_mut);
+        if let Some(decor) = first.filter(|decor| decor.prefix().and_then(|prefix| prefix.as_str()) == Some(" ")) {
+            decor.set_prefix("");
+        }
     }
 }
 
@@ -327,8 +336,11 @@ calls = 9
     #[test]
     fn programs_are_taken_one_by_one_or_all() {
         let (_dir, mut edit) = edit("[packs.system]\nprocess = { allow = [\"df\", \"uname\", \"ls\"] }\n");
+        assert!(edit.deny(&name("system"), Power::Process, &words(&["df"])).expect("denied"));
+        assert_eq!(edit.text(), "[packs.system]\nprocess = { allow = [\"uname\", \"ls\"] }\n");
+        edit.allow(&name("system"), None, Power::Process, &words(&["df"])).expect("allowed");
         assert!(edit.deny(&name("system"), Power::Process, &words(&["uname"])).expect("denied"));
-        assert_eq!(edit.text(), "[packs.system]\nprocess = { allow = [\"df\", \"ls\"] }\n");
+        assert_eq!(edit.text(), "[packs.system]\nprocess = { allow = [\"ls\", \"df\"] }\n");
         assert!(!edit.deny(&name("system"), Power::Process, &words(&["uname"])).expect("nothing to take"));
         assert!(edit.deny(&name("system"), Power::Process, &Items::default()).expect("denied"));
         assert_eq!(edit.text(), "[packs.system]\nprocess = { allow = [] }\n");

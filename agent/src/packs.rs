@@ -254,7 +254,7 @@ impl PackSet {
         let Some(entry) = index.packs.get(name) else {
             return Err(if is_embedded(name) {
                 Failure::new(Code::BadParams, format!("pack `{name}` came with the agent and cannot be removed"))
-                    .hint("its powers can be denied: agent deny PACK POWER")
+                    .hint(format!("its powers can be denied on that machine: agent deny {name} POWER"))
             } else {
                 no_pack(name)
             });
@@ -344,7 +344,7 @@ pub fn active_of(index: &Index, name: &str) -> Option<(Digest, bool)> {
 }
 
 fn unknown(message: String) -> Failure {
-    Failure::new(Code::BadParams, message).hint("list what is here: relay pack list NODE")
+    Failure::new(Code::BadParams, message).hint("`relay pack list` shows what is there")
 }
 
 fn no_pack(name: &str) -> Failure {

@@ -138,6 +138,8 @@ struct Run<'a> {
     key: &'a SecretKey,
     mailbox: X25519Public,
     name: Option<String>,
+    /// whether the code is the one shown here
+    shown: bool,
     relay: PublicKey,
     clock: &'a mut Clock,
     now: Time,
@@ -163,7 +165,7 @@ impl Run<'_> {
             Frame::Ping { token } => Ok(Step::Send(Box::new(Frame::Pong { token }))),
             Frame::PairPending { request, expires_at } => Ok(Step::Pending { request, expires_at: Time(expires_at) }),
             Frame::PairMessage { pairing, message } => self.message(pairing, &message.0),
-            Frame::PairEnd { code, message, .. } | Frame::Goodbye { code, message } => Err(ended(&code, &message)),
+            Frame::PairEnd { code, message, .. } | Frame::Goodbye { code, message } => Err(ended(&code, &message, self.shown)),
             // Newer relays may have more to say to a guest.
             _ => Ok(Step::Nothing),
         }
@@ -200,17 +202,29 @@ fn unproven(error: PairingError) -> Failure {
 }
 
 /// Why a pairing is over, in the relay's or the operator's words.
-fn ended(code: &str, message: &str) -> Failure {
+fn ended(code: &str, message: &str, shown: bool) -> Failure {
     let code = Code::parse(code).unwrap_or(Code::RelayRefused);
     let message: String = escape_control(message).chars().take(SENTENCE).collect();
     let failure = Failure::new(code, if message.is_empty() { "the pairing was ended by the other side".into() } else { message });
     match code {
+        Code::NotPaired if shown => failure.hint("the digits this machine shows are to be typed there; `agent pair` again shows new ones"),
         Code::NotPaired => {
             failure.hint("check the digits and the machine they came from; each code works once, `relay pair new` makes another")
         }
         Code::Expired => failure.hint("codes live for some minutes: make a new one with `relay pair new`"),
-        Code::Denied => failure.hint("an operator turned this machine away; ask them"),
+        Code::Denied => failure.hint("ask whoever runs that fleet; nothing was stored here"),
         Code::Busy => failure.hint("too many machines are being paired there; try again in a moment"),
+        _ => failure,
+    }
+}
+
+/// A revoked key stays so; the way back is a new one, and the owner's to take.
+pub(crate) fn anew(home: &Home, failure: Failure) -> Failure {
+    match (failure.code, &failure.hint) {
+        (Code::Revoked, None) => failure.hint(format!(
+            "it stays so; to come back as a new node, move `{}` away and pair again: agent pair --relay URL --code CODE",
+            home.join("agent/agent.key").display()
+        )),
         _ => failure,
     }
 }
@@ -262,13 +276,14 @@ pub async fn pair(home: &Home, wish: &Wish, news: &mut (dyn FnMut(News<'_>) + Se
         key: &key,
         mailbox,
         name: name.clone(),
+        shown: knowledge.shown,
         relay: connected.relay,
         clock: &mut clock,
         now: unix_now(),
     };
     let facts = facts.into_iter().chain(name.map(|name| ("name".to_owned(), name))).collect();
     send(&mut connected, Frame::PairJoin { slot: knowledge.slot, message: Blob(join), facts }).await?;
-    let welcomed = converse(&mut connected, &mut run, &knowledge, key.id(), news).await?;
+    let welcomed = converse(&mut connected, &mut run, &knowledge, key.id(), news).await.map_err(|failure| anew(home, failure))?;
     let pairing = run.pairing.unwrap_or_default();
 
     let paired = keep(home, wish, &target, key.id(), &welcomed, &clock)?;

@@ -252,7 +252,7 @@ pub async fn run(home: &Home, shutdown: CancellationToken) -> Result<(), Failure
                 }
                 tracing::warn!(reason = ended, "link lost");
             }
-            Err(failure) if is_final(failure.code) => break Err(failure),
+            Err(failure) if is_final(failure.code) => break Err(crate::pair::anew(home, failure)),
             Err(failure) => {
                 // A change of state is logged once, not per attempt.
                 if std::mem::replace(&mut reachable, false) {

@@ -255,7 +255,7 @@ impl Whose {
             None => {
                 let all = names(index).join(", ");
                 Err(Failure::new(Code::BadUsage, format!("no pack `{name}` is on this machine; there are {all}"))
-                    .hint("deploy it first, or grant one version ahead: agent allow sha256:DIGEST …"))
+                    .hint("deploy it first, or grant one version ahead of it: agent allow sha256:DIGEST POWER"))
             }
         }
     }

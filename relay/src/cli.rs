@@ -18,6 +18,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 use outhaul_home::Home;
 use outhaul_protocol::error::{Code, Failure};
@@ -74,19 +75,55 @@ pub fn main() -> ExitCode {
 fn usage(error: &clap::Error, words: &[OsString]) -> u8 {
     let shown = !error.use_stderr();
     let before_program = || words.iter().take_while(|word| *word != "--");
-    if !shown && before_program().any(|word| word == "--json") {
-        let text = error.to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        Output { json: true }.fail(&Failure::new(Code::BadUsage, message).hint("`--help` shows the grammar"));
+    let run = subcommand(before_program()) == Some("run");
+    // Most often the two dashes were left out, which the grammar alone does not tell.
+    let dashes =
+        (run && before_program().count() == words.len()).then_some("the program comes after two dashes: relay run NODE -- PROGRAM …");
+    if !shown && asks_json(before_program()) {
+        let failure = Failure::new(Code::BadUsage, usage_line(error));
+        Output { json: true }.fail(&failure.hint(dashes.unwrap_or("`--help` shows the grammar")));
+    } else if error.kind() == ErrorKind::MissingSubcommand {
+        // What is set in the environment makes it an error of the grammar; the person just wants to know what there is.
+        Output { json: false }.talk(help(before_program()).trim_end());
     } else {
         // A reader that is gone wants no help.
         let _ = error.print();
+        if let Some(dashes) = dashes.filter(|_| !shown) {
+            Output { json: false }.talk(&format!("  hint: {dashes}"));
+        }
     }
     match shown {
         true => 0,
-        false if subcommand(before_program()) == Some("run") => run::OURS,
+        false if run => run::OURS,
         false => Code::BadUsage.exit(),
     }
+}
+
+fn asks_json<'w>(mut words: impl Iterator<Item = &'w OsString>) -> bool {
+    // The same words for "no" as the flag's own parser has.
+    let no = |value: &str| matches!(value.to_lowercase().as_str(), "" | "n" | "no" | "f" | "false" | "off" | "0");
+    words.any(|word| word == "--json") || std::env::var("OUTHAUL_JSON").is_ok_and(|value| !no(&value))
+}
+
+/// What is wrong with a line, on one line.
+fn usage_line(error: &clap::Error) -> String {
+    match error.kind() {
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "which command? none is named".to_owned(),
+        _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+    }
+}
+
+/// The help of the deepest command that the words name.
+fn help<'w>(words: impl Iterator<Item = &'w OsString>) -> String {
+    let mut root = Cli::command();
+    root.build();
+    let mut at = &mut root;
+    for word in words.skip(1).filter_map(|word| word.to_str()) {
+        if at.find_subcommand(word).is_some() {
+            at = at.find_subcommand_mut(word).expect("just found");
+        }
+    }
+    at.render_help().to_string()
 }
 
 /// The first word that is neither a flag nor a global flag's value.

@@ -47,7 +47,7 @@ impl fmt::Display for Made {
         for (what, path) in &self.files {
             writeln!(f, "made {what}: {}", path.display())?;
         }
-        write!(f, "the fleet's key is {}", self.fleet)
+        Ok(())
     }
 }
 
@@ -271,7 +271,7 @@ mod tests {
         let made = init_owner(&home).expect("makes");
         assert_eq!(made.files.len(), 3);
         let text = made.to_string();
-        assert!(text.contains("fleet.key") && text.contains(&made.fleet.to_string()), "{text}");
+        assert!(text.contains("fleet.key") && text.lines().count() == 3, "{text}");
         let again = init_owner(&home).expect("finds");
         assert!(again.files.is_empty() && again.fleet == made.fleet);
         let room = Room::of(&home);

@@ -90,6 +90,41 @@ fn bad(path: &Path, what: &str) -> Failure {
     Failure::new(Code::BadConfig, format!("TLS file `{}`: {what}", path.display())).hint("it must be PEM")
 }
 
+/// Why TLS to a relay came to nothing, in words, and what a person can do about it.
+pub(crate) fn trouble(error: &std::io::Error) -> (String, &'static str) {
+    use rustls::CertificateError as Bad;
+    let plain = "is it a relay with TLS that answers there, and is the port right?";
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(bad)) => match bad {
+            Bad::NotValidForNameContext { expected, presented } => {
+                // Each comes as `DnsName("relay.example")` or `IpAddress(192.0.2.7)`.
+                let bare = |name: &String| name.split(['(', ')']).nth(1).unwrap_or(name).trim_matches('"').to_owned();
+                let (host, names) = (expected.to_str(), presented.iter().map(bare).collect::<Vec<_>>().join(", "));
+                (
+                    format!("its certificate is not for `{host}`, but for {names}"),
+                    "dial a name that stands in it, or give the relay one for this name",
+                )
+            }
+            Bad::Expired | Bad::ExpiredContext { .. } => {
+                ("its certificate has expired".to_owned(), "renew it there; or is this machine's clock wrong?")
+            }
+            Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
+                ("its certificate is not valid yet".to_owned(), "is this machine's clock wrong?")
+            }
+            // The verifier's own error type is no dependency of ours.
+            other if format!("{other:?}").contains("CaUsedAsEndEntity") => (
+                "its certificate is an authority's own, which no server may show".to_owned(),
+                "make one that says `basicConstraints = CA:FALSE`, and name it with --ca FILE",
+            ),
+            _ => ("nobody this machine trusts vouches for its certificate".to_owned(), "name its authority with --ca FILE"),
+        },
+        Some(rustls::Error::InvalidMessage(_)) => {
+            ("what answers there speaks no TLS".to_owned(), "is it a relay without TLS? that is ws://")
+        }
+        _ => (error.to_string(), plain),
+    }
+}
+
 /// The RFC 9266 exporter of a finished TLS connection.
 pub(crate) fn exporter<Data>(connection: &rustls::ConnectionCommon<Data>) -> Option<Exporter> {
     connection.export_keying_material([0u8; 32], EXPORTER_LABEL, Some(&[])).ok()

@@ -96,7 +96,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Serve {
     /// Where to listen; port 0 takes a free one, which relay/address then tells. Default: 127.0.0.1:8765
-    #[arg(long, value_name = "ADDRESS", env = "OUTHAUL_LISTEN")]
+    #[arg(long, value_name = "ADDRESS", env = "OUTHAUL_LISTEN", value_parser = address)]
     pub listen: Option<SocketAddr>,
     /// The fleet's public key, 64 digits: a relay that only knows this holds no secret of the fleet's
     #[arg(long, value_name = "KEY", env = "OUTHAUL_FLEET")]
@@ -113,6 +113,11 @@ pub struct Serve {
     /// Writes the log as JSON lines
     #[arg(long, env = "OUTHAUL_LOG_JSON", value_parser = FalseyValueParser::new())]
     pub log_json: bool,
+}
+
+/// An address to listen on.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an address and a port, such as 127.0.0.1:8765, 0.0.0.0:8765 or [::]:8765".to_owned())
 }
 
 /// `relay use`.

@@ -95,9 +95,20 @@ fn describe_text(seen: &Seen, packs: &[PackDescription], now: u64) -> String {
     lines.join("\n")
 }
 
+/// Columns a signature may take before it is broken where its result and its error begin.
+const WIDE: usize = 100;
+
 /// A command's signature, and its docs below.
 fn command_lines(command: &Command, lines: &mut Vec<String>) {
-    lines.push(format!("  {}", escape_control(&command.signature())));
+    let signature = escape_control(&command.signature()).into_owned();
+    if signature.chars().count() <= WIDE {
+        lines.push(format!("  {signature}"));
+    } else {
+        let broken = signature.replacen(") -> ", ")\n    -> ", 1);
+        // The last " or error " is the signature's own: types have none.
+        let broken = broken.rsplit_once(" or error ").map_or(broken.clone(), |(before, error)| format!("{before}\n    or error {error}"));
+        lines.extend(broken.lines().map(|line| format!("  {line}")));
+    }
     if let Some(doc) = &command.doc {
         lines.extend(escape_control_lines(doc).lines().map(|line| format!("      {line}")));
     }

@@ -24,7 +24,9 @@ use crate::operator::{
 pub(super) fn init(context: &Context) -> Result<u8, Failure> {
     let made = crate::init::init_owner(&context.home)?;
     if !context.out.json {
-        context.out.talk(&made.to_string());
+        if !made.files.is_empty() {
+            context.out.talk(made.to_string().trim_end());
+        }
         context.out.talk(&format!("next, on the relay's machine: relay serve --fleet {}", made.fleet));
     }
     context.out.either(

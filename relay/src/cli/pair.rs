@@ -24,7 +24,7 @@ use super::args::{PairApprove, PairNew};
 use super::call::Interrupts;
 use super::nodes::publish;
 use super::output::table;
-use super::time::ago;
+use super::time::{ago, span};
 use crate::operator::{FINGERPRINT_DIGITS, Known, NameWish, Session, now, revoke, unexpected};
 
 /// How long a machine may take for the exchange once an operator took it up.
@@ -94,7 +94,7 @@ fn show_code(context: &Context, session: &Session, code: &PairingCode, ttl: u64)
 }
 
 fn code_text(code: &str, ttl: u64, command: &str) -> String {
-    format!("code     {code}\nexpires  in {ttl} s\ncommand  {command}")
+    format!("code     {code}\nexpires  in {}\ncommand  {command}", span(ttl))
 }
 
 /// Waits for a machine; none when the code is used up.
@@ -113,7 +113,9 @@ async fn wait(
             Step::Nothing => {}
             Step::Paired(known) => return Ok(Some(known)),
             Step::Failed(error) => {
-                context.out.talk(&format!("a machine tried and failed: {}", escape_control(&error.to_string())));
+                let left = desk.attempts.left();
+                let tries = if left == 1 { "one try is".to_owned() } else { format!("{left} tries are") };
+                context.out.talk(&format!("a machine tried and failed: {}; {tries} left", escape_control(&error.to_string())));
                 if desk.attempts.used_up() {
                     return Ok(None);
                 }
@@ -145,6 +147,7 @@ async fn paired(context: &Context, session: &mut Session, known: Known, replaced
     } else {
         context.out.data(&text)
     }
+    context.out.talk("next, on that machine: agent run");
     Ok(0)
 }
 
@@ -332,7 +335,7 @@ mod tests {
     fn a_code_is_shown_with_the_command_to_paste() {
         insta::assert_snapshot!(code_text("482913", 300, "agent pair --relay ws://127.0.0.1:8765 --code 482913"), @r"
         code     482913
-        expires  in 300 s
+        expires  in 5 min
         command  agent pair --relay ws://127.0.0.1:8765 --code 482913
         ");
     }

@@ -36,7 +36,7 @@ impl Peer for NodeSession {
         let notices = hub.notices.known();
         notices.frames().iter().for_each(|frame| self.session.say(frame));
         if notices.revoked.has_key(&self.id) {
-            self.session.end(Code::Revoked.as_str(), "this key is revoked");
+            self.session.end(Code::Revoked.as_str(), "this machine's key is revoked");
         }
         drop(notices);
         tracing::info!(node = %self.id.short(), session = self.session.number, "node connected");

@@ -57,7 +57,7 @@ impl Enroller {
         let authority = self.fleet.authority(&self.chain)?;
         match authority.rights().enrol {
             Some(_) => Ok(()),
-            None => Err(Failure::new(Code::NotGranted, "your grant does not allow enrolling nodes")
+            None => Err(Failure::new(Code::NotGranted, "this operator's grant lacks the right `enrol`")
                 .hint("the owner gives it with `relay operator grant KEY … --enrol '*'`")),
         }
     }
@@ -73,6 +73,10 @@ impl Enroller {
     /// A certificate for the machine that a pairing brought.
     pub fn certify(&self, book: &mut Book, offer: &Offer, wish: &NameWish) -> Result<Known, Failure> {
         let id = offer.node.id();
+        if self.fleet.revoked.has_key(&id) {
+            return Err(Failure::new(Code::Revoked, format!("the key of that machine, {}, is revoked", id.short()))
+                .hint("it says how it gets a new one; `relay pair new` makes another code"));
+        }
         let before = book.known(&id)?;
         let name = choose(book, &id, offer, wish, before.as_ref())?;
         let node = Node {

@@ -167,10 +167,7 @@ pub fn given(room: &Room) -> Result<Vec<Grant>, Failure> {
 pub fn revoke(room: &Room, fleet: &Fleet, keys: &[KeyId], ctis: &[[u8; 16]]) -> Result<RevocationList, Failure> {
     let Signer { key, chain } = signer(room, fleet)?;
     if !chain.is_empty() {
-        fleet
-            .authority(&chain)?
-            .may_revoke()
-            .map_err(|refusal| Failure::from(refusal).hint("the owner gives the right with `relay operator grant KEY … --revoke`"))?;
+        fleet.authority(&chain)?.may_revoke()?;
     }
     let mut list = match &fleet.revocations {
         Some(known) => Signed::<Revocations>::from_bytes(&known.list.0)?.unverified().clone(),

@@ -74,6 +74,10 @@ impl Dialer {
     pub(crate) fn explain(&self, failure: Failure) -> Failure {
         match (failure.code, self.fleet.authority(&self.chain)) {
             (Code::RelayRefused | Code::NotGranted | Code::NotPaired | Code::Expired | Code::Revoked, Err(own)) => own,
+            (Code::Revoked, Ok(_)) => {
+                failure.hint("whoever gave the grant took it back; a new grant needs a new key where the key itself is revoked")
+            }
+            (Code::NotGranted, Ok(_)) => failure.hint("is it a relay of another fleet? `relay operator show` tells this operator's"),
             _ => failure,
         }
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use outhaul_protocol::cbor::Blob;
 use outhaul_protocol::describe::fact;
-use outhaul_protocol::error::Failure;
+use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::{Answer, Ask, Facts, Frame, Lookup};
 use outhaul_protocol::keys::KeyId;
 use outhaul_protocol::pairing::{Attempts, Awaiting, Code as PairingCode, Maker, Offer, PairingError, Proof};
@@ -111,11 +111,12 @@ impl<'a> Desk<'a> {
                 Ok(Step::Nothing)
             }
             Err(failure) => {
-                self.session.link.send(&Frame::PairEnd {
-                    pairing,
-                    code: failure.code.as_str().into(),
-                    message: "the operator could not certify this machine".into(),
-                })?;
+                let message = match failure.code {
+                    Code::Revoked => "this machine's key is revoked",
+                    _ => "the operator could not certify this machine",
+                };
+                let code = failure.code.as_str().into();
+                self.session.link.send(&Frame::PairEnd { pairing, code, message: message.into() })?;
                 Err(failure)
             }
         }
