@@ -9,7 +9,7 @@ use bytes::Bytes;
 use outhaul_link::pipe::Pipe;
 use outhaul_protocol::credit::ReceiveWindow;
 use outhaul_protocol::error::{Code, Failure};
-use outhaul_protocol::inner::CallId;
+use outhaul_protocol::inner::{CallId, call_cost};
 use outhaul_protocol::keys::{Digest, KeyId};
 use outhaul_protocol::limits;
 use tokio::sync::Notify;
@@ -90,7 +90,7 @@ impl Inlet {
         if seq != state.next {
             return Err("input out of order");
         }
-        state.window.receive(cost).map_err(|_| "input beyond its window")?;
+        state.window.receive(call_cost(&bytes)).map_err(|_| "input beyond its window")?;
         state.next += 1;
         state.queue.push_back((bytes, cost, pipe));
         drop(state);
@@ -120,13 +120,20 @@ impl Inlet {
                 continue;
             };
             // A pack that takes no input any more: what comes is counted and dropped, so that the caller is not stuck.
+            let call_cost = call_cost(&bytes);
             let _ = into.send(bytes).await;
+            let channel_due = pipe.consumed(cost).is_some();
             let (due, taken) = {
                 let mut state = self.state();
                 state.taken += 1;
-                (state.window.consume(cost).is_some(), state.taken)
+                let due = state.window.consume(call_cost).is_some();
+                if channel_due {
+                    // Its credit tells the call's too, and what the peer was told is what it may send on.
+                    state.window.tell();
+                }
+                (due, state.taken)
             };
-            if pipe.consumed(cost).is_some() || due {
+            if channel_due || due {
                 let _ = pipe.credit(call, taken);
             }
         }

@@ -122,7 +122,8 @@ impl ReceiveWindow {
         due.then(|| self.tell())
     }
 
-    /// The total to tell now, due or not.
+    /// The total to tell now, due or not. To be called for every credit that names it, whatever the occasion: what the
+    /// peer was told is what it may send on.
     pub fn tell(&mut self) -> u64 {
         self.told = self.consumed;
         self.told
@@ -139,6 +140,18 @@ mod tests {
         let mut receiver = ReceiveWindow::new(100);
         assert_eq!(receiver.receive(100), Ok(()));
         assert_eq!(receiver.receive(1), Err(Overrun));
+    }
+
+    #[test]
+    fn whoever_is_told_on_another_occasion_may_send_on() {
+        let (mut sender, mut receiver) = (CallWindow::new(100), ReceiveWindow::new(100));
+        (0..10).for_each(|at| assert_eq!(sender.take(10), at));
+        assert_eq!(receiver.receive(100), Ok(()));
+        // Ten bytes are less than what is told by itself, but a credit for the channel goes out just now.
+        assert_eq!(receiver.consume(10), None);
+        receiver.tell();
+        assert_eq!((sender.acknowledge(1), sender.has_room(10)), (Ok(1), true));
+        assert_eq!(receiver.receive(10), Ok(()), "what it was told it may use");
     }
 
     #[test]

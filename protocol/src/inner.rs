@@ -259,6 +259,13 @@ pub fn cost(bytes: usize) -> u64 {
     bytes as u64 + crate::limits::MESSAGE_COST
 }
 
+/// What a data message costs of its call's window. Both ends count the lane's bytes, not the message they came in: the
+/// keeper of the window knows its bytes before it knows its message.
+#[must_use]
+pub fn call_cost(bytes: &[u8]) -> u64 {
+    cost(bytes.len())
+}
+
 /// Kind of a data message: `[5, call, lane, seq, bytes]`.
 const DATA: u8 = 5;
 

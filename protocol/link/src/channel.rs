@@ -13,7 +13,7 @@ use outhaul_protocol::cbor::Blob;
 use outhaul_protocol::credit::ReceiveWindow;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::ChannelId;
-use outhaul_protocol::inner::{CallId, Inner, Lane, OpenedPayload};
+use outhaul_protocol::inner::{CallId, Inner, Lane, OpenedPayload, call_cost};
 use outhaul_protocol::limits;
 use outhaul_protocol::time::Time;
 
@@ -141,7 +141,7 @@ impl Channel {
         if lane == Lane::Stdin || seq != slot.next {
             return Err("output out of order".into());
         }
-        slot.receive.receive(cost).map_err(|overrun| overrun.to_string())?;
+        slot.receive.receive(call_cost(&bytes)).map_err(|overrun| overrun.to_string())?;
         slot.next += 1;
         slot.tally.add(lane, &bytes);
         self.tell(slot, CallEvent::Data { lane, bytes }, cost);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use outhaul_protocol::credit::{CallWindow, ReceiveWindow};
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::evidence::Tally;
-use outhaul_protocol::inner::{CallId, Inner, Lane, cost};
+use outhaul_protocol::inner::{CallId, Inner, Lane, call_cost};
 use outhaul_protocol::limits;
 use tokio::sync::{Notify, mpsc};
 
@@ -104,7 +104,7 @@ impl CallHandle {
     pub async fn next(&mut self) -> Option<CallEvent> {
         let Happened { event, cost, pipe } = self.stream.events.recv().await?;
         match &event {
-            CallEvent::Data { .. } => self.took(cost, &pipe),
+            CallEvent::Data { bytes, .. } => self.took(call_cost(bytes), cost, &pipe),
             CallEvent::Ended(_) | CallEvent::Unknown => self.ended = true,
             CallEvent::Accepted | CallEvent::Lost(_) => {}
         }
@@ -112,14 +112,21 @@ impl CallHandle {
     }
 
     /// Gives credit back to the channel that the bytes came through, and to the call while it is the same.
-    fn took(&mut self, cost: u64, pipe: &Arc<Pipe>) {
+    fn took(&mut self, call_cost: u64, cost: u64, pipe: &Arc<Pipe>) {
         self.stream.taken += 1;
         let (id, current) = (self.stream.id, Arc::ptr_eq(pipe, &self.channel.0.pipe));
+        let channel_due = pipe.consumed(cost).is_some();
         let call_due = current && {
             let mut calls = lock(&self.channel.0.calls);
-            calls.get_mut(&id).is_some_and(|slot| slot.receive.consume(cost).is_some())
+            calls.get_mut(&id).is_some_and(|slot| {
+                let due = slot.receive.consume(call_cost).is_some();
+                if channel_due {
+                    // The channel's credit tells the call's too, and what the peer was told is what it may send on.
+                    slot.receive.tell();
+                }
+                due
+            })
         };
-        let channel_due = pipe.consumed(cost).is_some();
         if call_due || channel_due {
             // A channel that is over needs no credit; its end is told as an event.
             let _ = pipe.credit(id, if current { self.stream.taken } else { 0 });
@@ -204,7 +211,7 @@ impl CallSender {
             }
             {
                 let mut window = lock(&input.window);
-                let cost = cost(part.len());
+                let cost = call_cost(part);
                 if window.has_room(cost) {
                     return Ok(window.take(cost));
                 }
