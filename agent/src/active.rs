@@ -12,6 +12,8 @@ use outhaul_protocol::limits;
 use outhaul_protocol::objects::valid_name;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::quarantine::Conduct;
+
 /// Bytes of an announce that facts and counters may need; the rest is for packs.
 const FACTS: usize = 700;
 
@@ -24,6 +26,7 @@ pub struct Active {
     described: [u8; 32],
     interfaces: Vec<String>,
     places: Arc<Semaphore>,
+    conduct: Conduct,
 }
 
 impl Active {
@@ -51,7 +54,15 @@ impl Active {
         }
         let description = description.to_bytes()?;
         let described = PackDescription::digest_of(&description);
-        Ok(Active { pack, embedded, description, described, interfaces, places: Arc::new(Semaphore::new(limits::CALLS_PER_PACK)) })
+        Ok(Active {
+            pack,
+            embedded,
+            description,
+            described,
+            interfaces,
+            places: Arc::new(Semaphore::new(limits::CALLS_PER_PACK)),
+            conduct: Conduct::default(),
+        })
     }
 
     /// The pack itself.
@@ -70,6 +81,12 @@ impl Active {
     #[must_use]
     pub fn digest(&self) -> Digest {
         Digest(self.pack.digest())
+    }
+
+    /// How it has behaved.
+    #[must_use]
+    pub fn conduct(&self) -> &Conduct {
+        &self.conduct
     }
 
     /// Whether it came with the agent.

@@ -205,6 +205,7 @@ fn find(link: &Link, said: &Said) -> Result<(Target, Value), Failure> {
         return Err(Failure::new(Code::PackChanged, format!("another version of pack `{}` is active now", active.name()))
             .hint("run the command again; it is typed anew"));
     }
+    active.conduct().check(active.name())?;
     Ok((Target::Pack(active), params))
 }
 
@@ -273,12 +274,16 @@ async fn run_pack(
         let (result, ()) = tokio::join!(active.pack().call(request), pump(running, outputs));
         result
     };
-    tokio::select! {
+    let result = tokio::select! {
         result = work => result.map_err(|failure| if failure.code == Code::Cancelled { stopped(running) } else { failure }),
         () = accepted => unreachable!("never ends"),
         () = feeding => unreachable!("never ends"),
         () = sending => unreachable!("never ends"),
+    };
+    if active.conduct().note(result.as_ref().err()) {
+        tracing::error!(pack = active.name(), digest = %active.digest().short(), "a pack that traps call after call is out of service");
     }
+    result
 }
 
 /// How long a call may go on before its caller is told that it began.

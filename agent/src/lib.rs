@@ -20,6 +20,7 @@ pub mod pair;
 pub mod pins;
 pub mod policy;
 pub mod prekey;
+pub mod quarantine;
 pub mod receipts;
 pub mod run;
 pub mod shelf;

@@ -144,6 +144,7 @@ fn listed(listed: Listed) -> Value {
         ("digest", listed.digest.to_string().into()),
         ("active", Value::Bool(listed.active)),
         ("embedded", Value::Bool(listed.embedded)),
+        ("quarantined", listed.quarantined.map_or(Value::Null, Value::from)),
         ("installed_at", listed.installed_at.map_or(Value::Null, number)),
     ])
 }

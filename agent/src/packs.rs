@@ -67,6 +67,8 @@ pub struct Listed {
     pub active: bool,
     /// whether it came with the agent
     pub embedded: bool,
+    /// why it is out of service, if it answers but is
+    pub quarantined: Option<String>,
     /// Unix seconds
     pub installed_at: Option<u64>,
 }
@@ -277,17 +279,23 @@ impl PackSet {
     pub async fn list(&self) -> Vec<Listed> {
         let index = self.index.lock().await.clone();
         let table = self.table();
-        let answers = |name: &str, digest: Digest| table.by_name.get(name).is_some_and(|active| active.digest() == digest);
+        let active = |name: &str, digest: Digest| table.by_name.get(name).filter(|active| active.digest() == digest);
+        let answers = |name: &str, digest: Digest| {
+            let found = active(name, digest);
+            (found.is_some(), found.and_then(|active| active.conduct().reason()))
+        };
         let mut all = Vec::new();
         for (name, active) in &self.embedded {
             let (digest, version) = (active.digest(), active.pack().version().to_owned());
-            all.push(Listed { name: name.clone(), version, digest, active: answers(name, digest), embedded: true, installed_at: None });
+            let (active, quarantined) = answers(name, digest);
+            all.push(Listed { name: name.clone(), version, digest, active, embedded: true, quarantined, installed_at: None });
         }
         for (name, entry) in &index.packs {
             for Version { digest, version, installed_at } in &entry.versions {
                 let Ok(digest) = digest.parse() else { continue };
-                let (active, installed_at) = (answers(name, digest), Some(*installed_at));
-                all.push(Listed { name: name.clone(), version: version.clone(), digest, active, embedded: false, installed_at });
+                let ((active, quarantined), installed_at) = (answers(name, digest), Some(*installed_at));
+                let (name, version) = (name.clone(), version.clone());
+                all.push(Listed { name, version, digest, active, embedded: false, quarantined, installed_at });
             }
         }
         all.sort_by(|a, b| (&a.name, !a.active, a.installed_at).cmp(&(&b.name, !b.active, b.installed_at)));
@@ -309,7 +317,10 @@ impl PackSet {
         match next.packs.get_mut(name) {
             Some(entry) => entry.activate(digest),
             // Only the embedded one is here and it answers already.
-            None => return Ok(Installed { replaced: None, active }),
+            None => {
+                active.conduct().forgive();
+                return Ok(Installed { replaced: None, active });
+            }
         }
         self.commit(index, next, active)
     }
@@ -318,6 +329,7 @@ impl PackSet {
     fn commit(&self, index: &mut Index, mut next: Index, active: Arc<Active>) -> Result<Installed, Failure> {
         self.shelf.keep(&mut next)?;
         *index = next;
+        active.conduct().forgive();
         let before = self.named(active.name()).map(|before| before.digest());
         let others = self.others(active.name());
         self.publish(Table::of(others.into_iter().chain([active.clone()])));

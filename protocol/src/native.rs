@@ -125,6 +125,7 @@ fn listed() -> Type {
         text("digest", "SHA-256 of the component"),
         field("active", "whether it answers", Type::Bool),
         field("embedded", "whether it came with the agent", Type::Bool),
+        field("quarantined", "why it is out of service, if it is", Type::Option(Box::new(Type::String))),
         field("installed_at", "Unix seconds; none where it came with the agent", Type::Option(Box::new(Type::Int(IntType::U64)))),
     ])
 }

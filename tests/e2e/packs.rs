@@ -168,6 +168,22 @@ fn what_cannot_be_loaded_is_refused_with_the_reason_and_changes_nothing() -> Res
 }
 
 #[test]
+fn a_pack_that_traps_call_after_call_is_out_until_it_is_deployed_again() -> Result<()> {
+    let (stage, _node) = with("fixtures/hostile")?;
+    for _ in 0..5 {
+        assert_eq!(invoke(&stage, &["hostile.trap"])?["error"]["code"], "trap");
+    }
+    let refused = invoke(&stage, &["hostile.trap"])?;
+    assert_eq!(refused["error"]["code"], "pack_quarantined", "{refused}");
+    let listed = stage.run(&["pack", "list", "bench-1"])?.ok()?.stdout;
+    assert!(listed.lines().any(|line| line.contains("hostile") && line.contains("quarantined")), "{listed}");
+    assert_eq!(invoke(&stage, &["system.info"])?["ok"], true, "others go on");
+    deploy(&stage, "fixtures/hostile")?;
+    assert_eq!(invoke(&stage, &["hostile.trap"])?["error"]["code"], "trap", "another chance");
+    Ok(())
+}
+
+#[test]
 fn a_wasi_pack_sees_nothing_of_the_machine_and_its_prints_are_output() -> Result<()> {
     let (stage, _node) = with("fixtures/wasi")?;
     let answer = invoke(&stage, &["wasi_hello.greet", "name=edge"])?;

@@ -188,7 +188,11 @@ fn packs_table(value: &Value, now: u64) -> String {
         _ => "-".to_owned(),
     };
     let row = |pack: &Value| {
-        let state = if yes(pack, "active") { "active" } else { "kept" };
+        let state = match pack.get("quarantined") {
+            Some(Value::Text(_)) => "quarantined",
+            _ if yes(pack, "active") => "active",
+            _ => "kept",
+        };
         vec![text(pack, "name"), text(pack, "version"), short(&text(pack, "digest")), state.to_owned(), came(pack)]
     };
     table(&["NAME", "VERSION", "DIGEST", "STATE", "CAME"], &packs.iter().map(row).collect::<Vec<_>>())
