@@ -146,9 +146,6 @@ pub(crate) fn close_revoked(link: &Link, open: &OpenChannel, why: &Failure) {
 }
 
 fn opening(link: &Arc<Link>, channel: ChannelId, node: KeyId, noise: &[u8]) {
-    if node != link.node.id {
-        return link.close_frame(&channel, Code::WrongNode);
-    }
     match link.reserve(channel) {
         Some(true) => {}
         Some(false) => return link.close_frame(&channel, Code::Busy),
@@ -157,7 +154,7 @@ fn opening(link: &Arc<Link>, channel: ChannelId, node: KeyId, noise: &[u8]) {
     let (link, noise) = (link.clone(), noise.to_vec());
     // A quarter of a millisecond of curve arithmetic: off the reader's path.
     tokio::spawn(async move {
-        if let Err(failure) = judge(&link, channel, &noise) {
+        if let Err(failure) = judge(&link, channel, node, &noise) {
             tracing::info!(channel = %hex::encode(&channel[..6]), code = %failure.code, reason = %failure.message, "opening refused");
             link.remove_slot(&channel);
             link.close_frame(&channel, failure.code);
@@ -165,8 +162,11 @@ fn opening(link: &Arc<Link>, channel: ChannelId, node: KeyId, noise: &[u8]) {
     });
 }
 
-fn judge(link: &Arc<Link>, channel: ChannelId, noise: &[u8]) -> Result<(), Failure> {
+fn judge(link: &Arc<Link>, channel: ChannelId, meant: KeyId, noise: &[u8]) -> Result<(), Failure> {
     let node = &link.node;
+    if meant != node.id {
+        return Err(Failure::new(Code::WrongNode, format!("the relay brought an opening for node {}", meant.short())));
+    }
     let fleet = node.fleet_id();
     let (prekey, responder, opened) = open_noise(link, fleet, channel, noise)?;
     let payload = OpenPayload::decode(&opened.payload).map_err(|error| Failure::new(Code::BadSignature, format!("opening: {error}")))?;

@@ -300,11 +300,17 @@ async fn pair(home: &Home, typed: &Pair, json: bool) -> Result<(), Failure> {
     };
     let (node, fleet, relay) = (paired.node.to_string(), paired.fleet.to_string(), paired.relay.to_string());
     if json {
-        print(&json!({ "node": node, "name": paired.name, "fleet": fleet, "relay": relay, "again": paired.again }).to_string());
+        print(
+            &json!({ "node": node, "name": paired.name, "fleet": fleet, "relay": relay, "again": paired.again, "heard": paired.heard })
+                .to_string(),
+        );
     } else {
         let again = if paired.again { "paired again" } else { "paired" };
         print(&format!("{again}: {} ({})\nfleet:  {fleet}\nrelay:  {relay}", paired.name, paired.node.short()));
         eprintln!("next: agent run");
+    }
+    if !paired.heard {
+        eprintln!("the operator may not have heard of it: `relay nodes` shows this machine once `agent run` connects");
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use outhaul_link::tls::Roots;
 use outhaul_link::url::RelayUrl;
 use outhaul_protocol::cbor::Blob;
 use outhaul_protocol::error::{Code, Failure};
-use outhaul_protocol::frame::{Facts, Frame, Role};
+use outhaul_protocol::frame::{Facts, Frame, PAIR_DONE, Role};
 use outhaul_protocol::keys::{KeyId, PublicKey, SecretKey, X25519Public};
 use outhaul_protocol::objects::valid_name;
 use outhaul_protocol::pairing::{self, Attempts, Guest, GuestConfirming, PairingError, Proof, Welcomed};
@@ -85,6 +85,8 @@ pub struct Paired {
     pub relay: RelayUrl,
     /// whether it belonged to this fleet before
     pub again: bool,
+    /// whether the relay says that the operator was told; else the operator learns it when `agent run` connects
+    pub heard: bool,
 }
 
 /// How this machine and the operator know each other.
@@ -250,7 +252,8 @@ fn sanitised(hostname: &str) -> Option<String> {
     Some(plain.trim_matches('-').to_owned()).filter(|name| valid_name(name))
 }
 
-/// Pairs this machine. On return it is on the disk, and the operator knows.
+/// Pairs this machine. On return it is on the disk; whether the operator knows is said in [`Paired::heard`]. After an
+/// error nothing of the fleet is.
 pub async fn pair(home: &Home, wish: &Wish, news: &mut (dyn FnMut(News<'_>) + Send)) -> Result<Paired, Failure> {
     let folder = home.agent()?;
     // A running agent holds the pins in memory and would write the old ones over the new.
@@ -281,15 +284,27 @@ pub async fn pair(home: &Home, wish: &Wish, news: &mut (dyn FnMut(News<'_>) + Se
         clock: &mut clock,
         now: unix_now(),
     };
-    let facts = facts.into_iter().chain(name.map(|name| ("name".to_owned(), name))).collect();
+    // Somebody has to recognise this machine among those that wait. With a code nobody does: what it is goes sealed.
+    let facts = match knowledge.slot {
+        0 => facts.into_iter().chain(name.map(|name| ("name".to_owned(), name))).collect(),
+        _ => Facts::new(),
+    };
     send(&mut connected, Frame::PairJoin { slot: knowledge.slot, message: Blob(join), facts }).await?;
-    let welcomed = converse(&mut connected, &mut run, &knowledge, key.id(), news).await.map_err(|failure| anew(home, failure))?;
+    let welcomed = converse(&mut connected, &mut run, &knowledge, key.id(), news).await.map_err(|failure| anew(home, failure));
     let pairing = run.pairing.unwrap_or_default();
-
-    let paired = keep(home, wish, &target, key.id(), &welcomed, &clock)?;
-    send(&mut connected, Frame::PairMessage { pairing, message: Blob(welcomed.stored()) }).await?;
-    linger(connected).await;
-    Ok(paired)
+    let kept = welcomed.and_then(|welcomed| Ok((keep(home, wish, &target, key.id(), &welcomed, &clock)?, welcomed)));
+    match kept {
+        Ok((mut paired, welcomed)) => {
+            // It belongs to the fleet now, whatever becomes of the link: a lost last word is no failure.
+            let last = Frame::PairMessage { pairing, message: Blob(welcomed.stored()) };
+            paired.heard = send(&mut connected, last).await.is_ok() && linger(connected).await;
+            Ok(paired)
+        }
+        Err(failure) => {
+            give_up(connected, pairing, failure.code).await;
+            Err(failure)
+        }
+    }
 }
 
 fn target(wish: &Wish, config: &AgentConfig) -> Result<Target, Failure> {
@@ -361,7 +376,7 @@ async fn converse(
     }
 }
 
-/// Writes what the pairing brought: pins first, then where the relay is.
+/// Writes what the pairing brought: where the relay is first, and last the pins, which are what counts.
 fn keep(home: &Home, wish: &Wish, target: &Target, node: KeyId, welcomed: &Welcomed, clock: &Clock) -> Result<Paired, Failure> {
     let fleet = welcomed.welcome().fleet.id();
     let before = match pins::current_fleet(home) {
@@ -392,22 +407,35 @@ fn keep(home: &Home, wish: &Wish, target: &Target, node: KeyId, welcomed: &Welco
         reading,
     );
     membership.absorb(home)?;
-    membership.store(home)?;
     config.save()?;
+    membership.store(home)?;
     let name = membership.labels().name.clone();
-    Ok(Paired { node, name, fleet, relay: target.url.clone(), again: before == Some(fleet) })
+    Ok(Paired { node, name, fleet, relay: target.url.clone(), again: before == Some(fleet), heard: false })
 }
 
-/// Lets the relay read our last message: a socket closed on unread bytes would take it back.
-async fn linger(mut connected: Connected) {
+/// Lets the relay read our last message: a socket closed on unread bytes would take it back. True when it says that it
+/// has passed it on.
+async fn linger(mut connected: Connected) -> bool {
     let over = async {
         while let Ok(bytes) = connected.socket.receive().await {
-            if matches!(Frame::decode(&bytes), Ok(Frame::PairEnd { .. } | Frame::Goodbye { .. })) {
-                break;
+            match Frame::decode(&bytes) {
+                Ok(Frame::PairEnd { code, .. }) => return code == PAIR_DONE,
+                Ok(Frame::Goodbye { .. }) => break,
+                _ => {}
             }
         }
+        false
     };
-    let _ = tokio::time::timeout(LINGER, over).await;
+    let heard = tokio::time::timeout(LINGER, over).await.unwrap_or(false);
+    connected.socket.close().await;
+    heard
+}
+
+/// Tells the operator that this machine has given up, as far as the link still carries that. The code only: the relay
+/// reads it, too.
+async fn give_up(mut connected: Connected, pairing: u64, code: Code) {
+    let end = Frame::PairEnd { pairing, code: code.as_str().into(), message: format!("the machine gave up: {code}") };
+    let _ = tokio::time::timeout(LINGER, connected.socket.send(end.encode())).await;
     connected.socket.close().await;
 }
 

@@ -1,7 +1,7 @@
 //! The agent's run: one [`Node`] for as long as the process lives, one [`Link`] after another. Dials, serves until the
 //! link is lost, waits a jittered while, dials again; gives up only when the relay says that it never will.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -64,6 +64,7 @@ pub struct Node {
     pub wake: Notify,
     membership: RwLock<Membership>,
     clock: Mutex<Clock>,
+    clock_sure: AtomicBool,
     announces: AtomicU64,
     facts: std::collections::BTreeMap<String, String>,
     link: Mutex<Option<Arc<Link>>>,
@@ -92,7 +93,7 @@ impl Node {
         let prekeys = Prekeys::new(&key, membership.fleet().id(), boot, now);
         let receipts = Receipts::open(folder.join("receipts.toml"))?;
         let packs = PackSet::open(home, config).await?;
-        Ok(Arc::new(Node {
+        let node = Arc::new(Node {
             id: key.id(),
             key,
             boot,
@@ -106,10 +107,25 @@ impl Node {
             wake: Notify::new(),
             membership: RwLock::new(membership),
             clock: Mutex::new(clock),
+            clock_sure: AtomicBool::new(true),
             announces: AtomicU64::new(0),
             facts: crate::facts::gather(),
             link: Mutex::new(None),
-        }))
+        });
+        node.mind_the_clock();
+        Ok(node)
+    }
+
+    /// Says it once when the machine's clock cannot be right, and once when it can be again: expiry is judged by it.
+    fn mind_the_clock(&self) {
+        let (own, reading) = (unix_now(), self.reading());
+        match (self.clock_sure.swap(reading.sure, Ordering::Relaxed), reading.sure) {
+            (true, false) => {
+                tracing::warn!(clock = %own, taken_for = %reading.now, "this machine's clock cannot be right; what expires is judged by what it is taken for");
+            }
+            (false, true) => tracing::info!(clock = %own, "this machine's clock can be right again"),
+            _ => {}
+        }
     }
 
     /// The clock, with whether it is sure.
@@ -187,6 +203,7 @@ impl Node {
 
     /// Keeps what changes slowly, forgets what is old, ends calls whose callers never came back.
     pub(crate) fn upkeep(&self) {
+        self.mind_the_clock();
         self.calls.sweep();
         let kept = Duration::from_secs(limits::CALL_KEPT_SECS);
         for running in self.calls.running() {

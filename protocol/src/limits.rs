@@ -89,6 +89,9 @@ pub const CLOCK_SKEW_SECS: u64 = 120;
 pub const CALL_KEPT_SECS: u64 = 600;
 /// Wrong pairing codes before the maker makes a new one.
 pub const CODE_FAILURES: u32 = 3;
+/// Codes one `relay pair new` shows, each after the one before was used up by wrong tries. A person who mistypes gets nine
+/// tries; whoever guesses gets no more than nine in a million, and not as many as fit in the time nobody looks.
+pub const CODES: u32 = 3;
 /// Seconds a pairing code lives by default.
 pub const CODE_TTL_SECS: u64 = 300;
 /// Pairing codes outstanding at one relay, and requests waiting for approval.

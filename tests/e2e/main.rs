@@ -4,10 +4,15 @@
 
 mod calls;
 mod camera;
+mod clock;
 mod config;
+mod drops;
 mod grants;
+mod handshake;
 mod hostile;
+mod middle;
 mod packs;
 mod pairing;
+mod refusals;
 mod restarts;
 mod run;

@@ -14,7 +14,6 @@ use super::Context;
 use super::args::{Grant, Use};
 use super::nodes::publish;
 use super::output::table;
-use super::time::date;
 use crate::operator::{
     Config, FINGERPRINT_DIGITS, Fleet, GrantText, GrantWish, Offered, Session, delegates, give, given, now, revoke, revoke_at, target,
     words,
@@ -135,7 +134,7 @@ fn show_text(key: &PublicKey, fleet: Option<&Fleet>, authority: Option<&Standing
             lines.push(format!("commands     {}", list(|grant| &grant.commands)));
             lines.push(format!("nodes        {}", list(|grant| &grant.nodes)));
             lines.push(format!("rights       {}", rights_text(&authority.rights(), delegates(authority))));
-            lines.push(format!("until        {}", date(authority.expires().0)));
+            lines.push(format!("until        {}", authority.expires()));
         }
     }
     lines.join("\n")
@@ -214,7 +213,7 @@ pub(super) fn grant(context: &Context, how: &Grant) -> Result<u8, Failure> {
         context.out.talk(&format!(
             "granted: {} until {}; they run: relay operator accept GRANT",
             &hex::encode(cti)[..12],
-            date(now().plus(how.lasts.as_secs()).0)
+            now().plus(how.lasts.as_secs())
         ));
     }
     context.out.either(|| word.clone(), || json!({"ok": true, "id": hex::encode(cti), "grant": word}));
@@ -235,7 +234,7 @@ pub(super) fn accept(context: &Context, text: &str) -> Result<u8, Failure> {
         context.room.set_config(&Config { relay: Some(url), ..config })?;
     }
     context.out.either(
-        || format!("accepted: fleet {}, until {}", fleet.id().short(), date(authority.expires().0)),
+        || format!("accepted: fleet {}, until {}", fleet.id().short(), authority.expires()),
         || json!({"ok": true, "fleet": fleet.to_string(), "until": authority.expires().0}),
     );
     Ok(0)
@@ -264,7 +263,7 @@ pub(super) fn grants(context: &Context) -> Result<u8, Failure> {
             grant.commands.join(","),
             grant.nodes.join(" "),
             rights_text(&grant.rights, grant.delegate),
-            date(grant.exp.0),
+            grant.exp.to_string(),
             state(grant).to_owned(),
         ]
     };
