@@ -238,6 +238,10 @@ pub(super) fn accept(context: &Context, text: &str) -> Result<u8, Failure> {
         || format!("accepted: fleet {}, until {}", fleet.id().short(), date(authority.expires().0)),
         || json!({"ok": true, "fleet": fleet.to_string(), "until": authority.expires().0}),
     );
+    context.out.talk(match context.room.config()?.relay {
+        Some(_) => "next: relay nodes",
+        None => "next, with the relay's address and fingerprint from the fleet's owner: relay use URL --relay-key FINGERPRINT",
+    });
     Ok(0)
 }
 
