@@ -98,9 +98,9 @@ impl OpenChannel {
     pub fn lost(&self, reason: &str) {
         self.pipe.end(reason);
         for running in self.state().calls.drain().map(|(_, running)| running) {
+            // Its input stays open: what stopped in the middle must not look like its end. A caller who comes back goes
+            // on with it; one who does not has the call stopped when its time to come back is over.
             running.outlet.detach(&self.pipe);
-            // Input that stopped in the middle must not look like its end: the call is told, and may finish what it does.
-            running.inlet.end();
         }
     }
 

@@ -28,13 +28,13 @@ use crate::show;
 #[command(name = "agent", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
     /// Where keys, pins, packs and configuration are. Default: $XDG_DATA_HOME/outhaul, else ~/.local/share/outhaul.
-    #[arg(long, global = true, env = "OUTHAUL_HOME", value_name = "DIR")]
+    #[arg(long, global = true, env = "OUTHAUL_HOME", value_name = "DIR", help_heading = "Everywhere")]
     pub home: Option<PathBuf>,
     /// Prints JSON on stdout, failures included.
-    #[arg(long, global = true, env = "OUTHAUL_JSON", value_parser = FalseyValueParser::new())]
+    #[arg(long, global = true, env = "OUTHAUL_JSON", value_parser = FalseyValueParser::new(), help_heading = "Everywhere")]
     pub json: bool,
     /// Logs as JSON lines; how much is RUST_LOG's to say.
-    #[arg(long, global = true, env = "OUTHAUL_LOG_JSON", value_parser = FalseyValueParser::new())]
+    #[arg(long, global = true, env = "OUTHAUL_LOG_JSON", value_parser = FalseyValueParser::new(), help_heading = "Everywhere")]
     pub log_json: bool,
     #[command(subcommand)]
     command: Command,
@@ -161,8 +161,9 @@ fn usage(error: &clap::Error, words: &[OsString]) -> ExitCode {
     let nothing = matches!(error.kind(), ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
     if error.use_stderr() && json {
         let text = error.to_string();
-        let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        let message = if nothing { "which command? none is named" } else { line };
+        // What is missing stands below the first line.
+        let line = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
+        let message = if nothing { "which command? none is named" } else { line.trim_start_matches("error: ") };
         return fail(&Failure::new(Code::BadUsage, message).hint("`--help` shows the grammar"), true);
     }
     if nothing {

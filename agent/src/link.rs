@@ -231,7 +231,8 @@ impl Link {
         }
         match sha256(&whole) == digest {
             true => Ok(whole),
-            false => Err(Failure::new(Code::DigestMismatch, "the pack the relay sent is not the one that was named")),
+            false => Err(Failure::new(Code::DigestMismatch, "the pack the relay sent is not the one that was named")
+                .hint("the relay's copy is damaged, or is no copy: look into its folder `packs`")),
         }
     }
 

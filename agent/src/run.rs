@@ -84,7 +84,12 @@ pub struct PolicyLimits {
 impl Node {
     async fn open(home: &Home, config: &AgentConfig) -> Result<Arc<Self>, Failure> {
         let folder = home.agent()?;
-        let key: SecretKey = outhaul_home::read_secret_key(&folder.join("agent.key"))?;
+        let path = folder.join("agent.key");
+        if !path.exists() {
+            return Err(Failure::new(Code::NotPaired, format!("this machine's key is gone: `{}`", path.display()))
+                .hint("put it back, or pair again for a new one: agent pair --relay URL --code CODE"));
+        }
+        let key: SecretKey = outhaul_home::read_secret_key(&path)?;
         let mut membership = Membership::load(home)?;
         let boot_count = membership.bump_boot()?;
         let clock = Clock::new(BUILT, membership.clock_floor());

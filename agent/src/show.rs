@@ -202,7 +202,8 @@ pub fn change(home: &Home, pack: &str, power: Power, items: &Items, allow: bool)
     let changed = edit.text() != before;
     match changed {
         true => edit.save()?,
-        false => notes.push("nothing to change".into()),
+        false if notes.is_empty() => notes.push("nothing to change".into()),
+        false => {}
     }
     let policy = Policy::load(&path)?;
     let now = match whose.digest {

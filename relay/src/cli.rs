@@ -109,7 +109,12 @@ fn asks_json<'w>(mut words: impl Iterator<Item = &'w OsString>) -> bool {
 fn usage_line(error: &clap::Error) -> String {
     match error.kind() {
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "which command? none is named".to_owned(),
-        _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+        // What is missing stands below the first line.
+        _ => {
+            let text = error.to_string();
+            let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
+            lines.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
+        }
     }
 }
 
@@ -180,7 +185,7 @@ async fn within(context: &Context, command: Command) -> Result<u8, Failure> {
         None => dispatch(context, command).await,
         Some(limit) => tokio::time::timeout(limit, dispatch(context, command))
             .await
-            .unwrap_or_else(|_| Err(Failure::new(Code::Deadline, format!("it took longer than {} s", limit.as_secs_f64())))),
+            .unwrap_or_else(|_| Err(Failure::new(Code::Deadline, format!("it took longer than {} s", limit.as_secs_f64())).hint("give it more time with --timeout"))),
     }
 }
 

@@ -57,7 +57,7 @@ pub fn init_owner(home: &Home) -> Result<Made, Failure> {
     if let (Some(pinned), None) = (room.fleet_pin()?, room.fleet_key()?) {
         return Err(Failure::new(
             Code::BadConfig,
-            format!("`{}` already belongs to fleet {}, whose key is kept elsewhere", room.path("").display(), pinned.id().short()),
+            format!("`{}` already belongs to fleet {}, whose key is kept elsewhere", home.join("operator").display(), pinned.id().short()),
         )
         .hint("use another `--home` for a fleet of your own"));
     }

@@ -108,7 +108,7 @@ async fn transport(target: &Target) -> Result<(Transport, Option<[u8; 32]>), Fai
     let local = !addresses.is_empty() && addresses.iter().all(|address| address.ip().is_loopback());
     if !target.url.is_tls() && !local && !target.allow_plaintext {
         return Err(Failure::new(Code::BadConfig, format!("`{}` is plaintext and not this machine", target.url))
-            .hint("use wss://, or set allow_plaintext = true where the path is protected otherwise"));
+            .hint("use wss://, or set allow_plaintext = true (agent.toml, operator.toml) where the path is protected otherwise"));
     }
     let tcp = TcpStream::connect(addresses.as_slice()).await.map_err(|error| unreachable(target, &error.to_string(), THERE))?;
     // Frames are batched before they are written; Nagle would only add a round trip.

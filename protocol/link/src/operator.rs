@@ -313,7 +313,13 @@ fn closed(code: &str) -> Failure {
         Code::Version => "the node speaks another version",
         _ => "the channel was closed",
     };
-    Failure::new(code, message)
+    let failure = Failure::new(code, message);
+    match code {
+        Code::NodeOffline => failure.hint("is `agent run` running there? `relay nodes` shows when it was last seen"),
+        Code::Busy => failure.hint("try again in a second"),
+        Code::Expired => failure.hint("are the clocks of both machines right? `relay operator show` tells until when the grant stands"),
+        _ => failure,
+    }
 }
 
 fn unreachable(reason: &str) -> Failure {

@@ -66,7 +66,7 @@ impl ServerTls {
     /// Reads PEM files.
     pub fn read(certificate: &Path, key: &Path) -> Result<Self, Failure> {
         let chain = certificates(certificate)?;
-        let private = PrivateKeyDer::from_pem_file(key).map_err(|error| bad(key, &error.to_string()))?;
+        let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unread(key, error))?;
         let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| Failure::new(Code::Internal, format!("TLS: {error}")))?
@@ -82,7 +82,15 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
     match all {
         Ok(chain) if chain.is_empty() => Err(bad(path, "holds no certificate")),
         Ok(chain) => Ok(chain),
-        Err(error) => Err(bad(path, &error.to_string())),
+        Err(error) => Err(unread(path, error)),
+    }
+}
+
+/// A file that is not there is another mistake than one that is no PEM.
+fn unread(path: &Path, error: rustls_pki_types::pem::Error) -> Failure {
+    match error {
+        rustls_pki_types::pem::Error::Io(error) => Failure::new(Code::BadConfig, format!("TLS file `{}`: {error}", path.display())),
+        other => bad(path, &other.to_string()),
     }
 }
 

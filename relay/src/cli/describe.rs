@@ -55,7 +55,9 @@ fn describe_json(seen: &Seen, packs: &[PackDescription]) -> Json {
     let mut node = node_json(seen);
     node["fingerprint"] = known.id().to_string().into();
     node["labels"] = json!(known.node.labels);
-    node["facts"] = known.announce.as_ref().map_or_else(|| json!({}), |announce| json!(announce.content.facts));
+    // The denied powers are told pack by pack.
+    let facts = known.announce.iter().flat_map(|announce| &announce.content.facts).filter(|(key, _)| *key != native::DENIED_FACT);
+    node["facts"] = facts.map(|(key, value)| (key.clone(), Json::from(value.as_str()))).collect();
     node["packs"] = packs.iter().map(pack).collect();
     node
 }

@@ -128,7 +128,8 @@ pub(super) async fn rename(context: &Context, text: &str, name: &str) -> Result<
         Err(failure) => return Err(failure),
     };
     if let Some(other) = taken {
-        return Err(Failure::new(Code::BadUsage, format!("another node is called `{name}`: {}", other.known.id().short())));
+        return Err(Failure::new(Code::BadUsage, format!("another node is called `{name}`: {}", other.known.id().short()))
+            .hint("choose another name, or rename that one first"));
     }
     let renewed = session.dialer.enroller().renew(&seen.known, |node| node.name = name.to_owned())?;
     let said = format!("renamed: {} is {name} ({})", seen.known.node.name, renewed.id().short());

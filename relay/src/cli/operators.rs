@@ -43,10 +43,12 @@ pub(super) async fn use_relay(context: &Context, how: &Use) -> Result<u8, Failur
     if let Some(told) = &how.relay_key {
         let told = told.to_ascii_lowercase();
         if told.len() < FINGERPRINT_DIGITS {
-            return Err(Failure::new(Code::BadUsage, format!("`--relay-key` needs at least {FINGERPRINT_DIGITS} digits")));
+            return Err(Failure::new(Code::BadUsage, format!("`--relay-key` needs at least {FINGERPRINT_DIGITS} digits"))
+                .hint("`relay serve` prints the fingerprint where the relay runs"));
         }
         if shown != told && !id.starts_with(&told) {
-            return Err(Failure::new(Code::BadKey, format!("`{url}` shows key {shown} (fingerprint {id}), `--relay-key` is another")));
+            return Err(Failure::new(Code::BadKey, format!("`{url}` shows key {shown} (fingerprint {id}), `--relay-key` is another"))
+                .hint("somebody else may answer there: compare with what `relay serve` prints where the relay runs"));
         }
     }
     let room = &context.room;
@@ -227,7 +229,10 @@ pub(super) fn accept(context: &Context, text: &str) -> Result<u8, Failure> {
         text => text.to_owned(),
     };
     let Offered { fleet, chain, relays } = GrantText::parse(&read)?;
-    let authority = context.room.adopt(&fleet, &chain, relays.as_deref())?;
+    let authority = context.room.adopt(&fleet, &chain, relays.as_deref()).map_err(|failure| match failure.code {
+        Code::BadSignature => failure.hint("it was changed on its way: have it sent again"),
+        _ => failure,
+    })?;
     let config = context.room.config()?;
     let url = context.room.fleet()?.relays.and_then(|relays| relays.urls.first().cloned());
     if let (None, Some(url)) = (&config.relay, url) {
@@ -237,6 +242,10 @@ pub(super) fn accept(context: &Context, text: &str) -> Result<u8, Failure> {
         || format!("accepted: fleet {}, until {}", fleet.id().short(), authority.expires()),
         || json!({"ok": true, "fleet": fleet.to_string(), "until": authority.expires().0}),
     );
+    context.out.talk(match context.room.config()?.relay {
+        Some(_) => "next: relay nodes",
+        None => "next, with the relay's address and fingerprint from the fleet's owner: relay use URL --relay-key FINGERPRINT",
+    });
     Ok(0)
 }
 

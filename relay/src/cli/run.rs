@@ -26,6 +26,8 @@ const COMMAND: &str = "system.run";
 pub(super) async fn run(context: &Context, run: &Run) -> Result<u8, Failure> {
     let params = params(run)?;
     let (session, seen) = context.with_node(&run.node).await?;
+    // Whether it can be reached comes first: of a node that never was nothing else is known.
+    session.target(&seen)?;
     let pack = system(&seen.known)?;
     let stdin = run.stdin || !std::io::stdin().is_terminal();
     let deadline = context.global.timeout;

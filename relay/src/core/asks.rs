@@ -162,7 +162,9 @@ fn put_blob(hub: &Arc<Hub>, pending: Pending, part: Part) {
 }
 
 fn lacks(right: &'static str) -> Failure {
-    Failure::new(Code::NotGranted, format!("your grants lack the right `{right}`"))
+    let value = if right == "enrol" { " '*'" } else { "" };
+    Failure::new(Code::NotGranted, format!("this operator's grant lacks the right `{right}`"))
+        .hint(format!("the owner gives the right with `relay operator grant KEY … --{right}{value}`"))
 }
 
 /// What needs no disk.

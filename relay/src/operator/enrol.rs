@@ -139,7 +139,7 @@ fn choose(book: &Book, id: &KeyId, offer: &Offer, wish: &NameWish, before: Optio
             (false, _) => Err(Failure::new(Code::BadUsage, format!("`{}` is not a node's name", name.escape_debug()))
                 .hint("lower-case letters, digits and dashes, at most 63")),
             (true, true) => Err(Failure::new(Code::BadUsage, format!("another node is called `{name}`"))
-                .hint(format!("`--replace {name}` moves the name to the new machine"))),
+                .hint(format!("choose another with --name, or move it to the new machine: relay pair new --replace {name}"))),
         };
     }
     if let Some(known) = before {
