@@ -119,7 +119,7 @@ async fn wait(
             Step::Nothing => {}
             Step::Paired(known) => return Ok(Some(known)),
             Step::Failed(error) => {
-                let left = desk.attempts.left();
+                let left = desk.left();
                 let tries = if left == 1 { "one try is".to_owned() } else { format!("{left} tries are") };
                 context.out.talk(&format!("a machine tried and failed: {}; {tries} left", escape_control(&error.to_string())));
                 if desk.used_up() {

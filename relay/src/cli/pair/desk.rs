@@ -74,6 +74,11 @@ impl<'a> Desk<'a> {
         }
     }
 
+    /// Tries left.
+    pub(super) fn left(&self) -> u32 {
+        self.attempts.left()
+    }
+
     /// Whether wrong tries have used the code up. While a machine that knew it is still writing, they have not.
     pub(super) fn used_up(&self) -> bool {
         self.attempts.used_up() && self.unheard.is_none()
