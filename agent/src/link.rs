@@ -46,6 +46,8 @@ struct State {
     channels: HashMap<ChannelId, Slot>,
     fetches: HashMap<(Digest, u64), oneshot::Sender<Part>>,
     announced: Digest,
+    /// of the policy that the announce tells
+    policy: u64,
     openings: Openings,
 }
 
@@ -72,7 +74,7 @@ impl Openings {
 impl Link {
     fn new(node: Arc<Node>) -> Arc<Self> {
         let openings = Openings { left: limits::OPENINGS_PER_SEC, since: Instant::now() };
-        let state = State { channels: HashMap::new(), fetches: HashMap::new(), announced: Digest([0; 32]), openings };
+        let state = State { channels: HashMap::new(), fetches: HashMap::new(), announced: Digest([0; 32]), policy: 0, openings };
         Arc::new(Link { node, outbox: Outbox::new(limits::SOCKET_QUEUE / 4), state: Mutex::new(state) })
     }
 
@@ -196,8 +198,13 @@ impl Link {
 
     /// Signs and sends what this node has to offer.
     pub(crate) fn announce(&self) {
+        // Read first: a change in between is announced once more.
+        let policy = self.node.policy.edition();
         let signed = self.node.announce();
-        self.state().announced = sha256(&signed);
+        {
+            let mut state = self.state();
+            (state.announced, state.policy) = (sha256(&signed), policy);
+        }
         let _ = self.outbox.control(Frame::Announce { signed: Blob(signed) }.encode());
     }
 
@@ -342,7 +349,6 @@ async fn upkeep(link: &Arc<Link>, heartbeat: Duration) {
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut policy = tokio::time::interval(POLICY);
     policy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut denied = node.denied_powers();
     let mut prekey_at = tokio::time::Instant::now() + Duration::from_secs(limits::PREKEY_SECS);
     loop {
         tokio::select! {
@@ -365,16 +371,12 @@ async fn upkeep(link: &Arc<Link>, heartbeat: Duration) {
                 prekey_at = tokio::time::Instant::now() + Duration::from_secs(limits::PREKEY_SECS);
             }
             _ = policy.tick() => {
-                let now = node.denied_powers();
-                if now != denied {
-                    denied = now;
+                let told = link.state().policy;
+                if node.policy.edition() != told {
                     link.announce();
                 }
             }
-            () = node.packs.changed() => {
-                denied = node.denied_powers();
-                link.announce();
-            }
+            () = node.packs.changed() => link.announce(),
         }
     }
 }

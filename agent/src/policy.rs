@@ -120,6 +120,7 @@ pub struct PolicyFile {
 #[derive(Debug)]
 struct State {
     stamp: Option<Stamp>,
+    edition: u64,
     policy: Policy,
     grants: HashMap<(String, [u8; 32], bool), Arc<Grants>>,
 }
@@ -161,7 +162,7 @@ impl PolicyFile {
     pub fn at(path: PathBuf) -> Result<Self, Failure> {
         let stamp = stamp(&path);
         let policy = Policy::load(&path)?;
-        Ok(PolicyFile { path, state: RwLock::new(State { stamp, policy, grants: HashMap::new() }) })
+        Ok(PolicyFile { path, state: RwLock::new(State { stamp, edition: 0, policy, grants: HashMap::new() }) })
     }
 
     /// What a pack may now. One `stat` of the file; the rest is a lookup.
@@ -178,6 +179,12 @@ impl PolicyFile {
         let grants = Arc::new(state.policy.grants(pack, digest, embedded));
         state.grants.insert(key, grants.clone());
         grants
+    }
+
+    /// Rises when a changed file has been read: until then every pack's grants are what they were. One `stat`.
+    #[must_use]
+    pub fn edition(&self) -> u64 {
+        self.current().edition
     }
 
     /// The owner's ceilings now.
@@ -215,6 +222,7 @@ impl PolicyFile {
             Ok(policy) => {
                 tracing::info!(path = %self.path.display(), "policy read again");
                 state.policy = policy;
+                state.edition += 1;
                 state.grants.clear();
             }
             Err(failure) => tracing::error!(reason = %failure.message, "the changed policy is broken; the last good one stays"),
@@ -283,6 +291,7 @@ mod tests {
         assert!(Arc::ptr_eq(&before, &file.grants_for("system", &MINE, true)), "kept ready");
         std::fs::write(&path, "[packs.system]\nprocess = { allow = [\"df\"] }\n[limits]\ncalls = 3").expect("written");
         assert!(file.grants_for("system", &MINE, true).process.is_some() && before.process.is_none());
+        assert_eq!((file.edition(), file.edition()), (1, 1), "read once");
         assert_eq!(file.limits().calls, 3);
     }
 
@@ -294,8 +303,10 @@ mod tests {
         let file = PolicyFile::at(path.clone()).expect("good");
         std::fs::write(&path, "[packs.camera]\ncamera = tru").expect("written");
         assert!(file.grants_for("camera", &MINE, true).camera.is_some());
+        assert_eq!(file.edition(), 0, "nothing counts that was not before");
         std::fs::write(&path, "[packs.camera]\ncamera = false").expect("written");
         assert!(file.grants_for("camera", &MINE, true).camera.is_none());
+        assert_eq!(file.edition(), 1);
         std::fs::write(&path, "camera = tru").expect("written");
         assert!(PolicyFile::at(path).is_err(), "at start it is refused");
     }

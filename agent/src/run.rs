@@ -153,7 +153,7 @@ impl Node {
     }
 
     /// The powers that active packs ask for and policy does not grant, as `pack:power`, for people who look from afar.
-    pub(crate) fn denied_powers(&self) -> String {
+    fn denied_powers(&self) -> String {
         let mut denied = Vec::new();
         for active in self.packs.active() {
             let grants = self.policy.grants_for(active.name(), &active.digest().0, active.embedded());
