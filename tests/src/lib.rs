@@ -2,6 +2,7 @@
 //! ended by pid when their handle goes. Nothing here sleeps to wait: it reads lines until the one it waits for comes.
 
 pub mod hostile;
+pub mod packs;
 pub mod process;
 pub mod stage;
 pub mod tools;
