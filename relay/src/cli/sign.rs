@@ -20,7 +20,7 @@ use super::Context;
 use super::args::PackSign;
 use super::pack::read;
 use super::time::date;
-use crate::operator::now;
+use crate::operator::{OWN, now};
 
 /// Mode of a signature: it is no secret.
 const FOR_ALL: u32 = 0o644;
@@ -109,8 +109,12 @@ pub(super) fn verify(context: &Context, file: &Path, publisher: Option<&str>) ->
     let name = vouched.publisher().name.as_deref();
     context.out.either(
         || {
-            let who = name.map_or_else(String::new, |name| format!("{name}, "));
-            format!("{} by {who}publisher {}", what(vouched.publication()), vouched.key().id())
+            let who = match name {
+                Some(OWN) => "this home's publisher".to_owned(),
+                Some(name) => format!("{name}, publisher"),
+                None => "publisher".to_owned(),
+            };
+            format!("{} by {who} {}", what(vouched.publication()), vouched.key().id())
         },
         || {
             let mut json = described(vouched.publication());
