@@ -10,9 +10,11 @@ use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::keys::Digest;
 use outhaul_protocol::limits;
 use outhaul_protocol::objects::valid_name;
+use outhaul_protocol::publisher::Vouched;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::quarantine::Conduct;
+use crate::trust::Origin;
 
 /// Bytes of an announce that facts and counters may need; the rest is for packs.
 const FACTS: usize = 700;
@@ -21,17 +23,27 @@ const FACTS: usize = 700;
 #[derive(Debug)]
 pub struct Active {
     pack: Arc<Pack>,
-    embedded: bool,
+    vouched: Option<Vouched>,
+    origin: Origin,
     description: Vec<u8>,
     described: [u8; 32],
     interfaces: Vec<String>,
     places: Arc<Semaphore>,
-    conduct: Conduct,
+    conduct: Arc<Conduct>,
 }
 
 impl Active {
-    /// Describes a loaded pack; one that cannot answer calls by its names is refused.
-    pub fn of(pack: Arc<Pack>, embedded: bool) -> Result<Self, Failure> {
+    /// Describes a loaded pack that came with the agent; one that cannot answer calls by its names is refused.
+    pub fn embedded_pack(pack: Arc<Pack>) -> Result<Self, Failure> {
+        Active::describe(pack, None)
+    }
+
+    /// The same for one that a publisher vouches for.
+    pub fn of(pack: Arc<Pack>, vouched: Vouched) -> Result<Self, Failure> {
+        Active::describe(pack, Some(vouched))
+    }
+
+    fn describe(pack: Arc<Pack>, vouched: Option<Vouched>) -> Result<Self, Failure> {
         if !valid_name(pack.name()) {
             let name = pack.name().escape_debug().to_string();
             return Err(Failure::new(
@@ -54,15 +66,24 @@ impl Active {
         }
         let description = description.to_bytes()?;
         let described = PackDescription::digest_of(&description);
-        Ok(Active {
-            pack,
-            embedded,
-            description,
-            described,
-            interfaces,
-            places: Arc::new(Semaphore::new(limits::CALLS_PER_PACK)),
-            conduct: Conduct::default(),
-        })
+        let origin = vouched.as_ref().map_or(Origin::Embedded, Origin::vouched);
+        let places = Arc::new(Semaphore::new(limits::CALLS_PER_PACK));
+        Ok(Active { pack, vouched, origin, description, described, interfaces, places, conduct: Arc::default() })
+    }
+
+    /// The same pack after its publisher went on to another key.
+    #[must_use]
+    pub fn vouched_anew(&self, vouched: Vouched) -> Self {
+        Active {
+            pack: self.pack.clone(),
+            origin: Origin::vouched(&vouched),
+            vouched: Some(vouched),
+            description: self.description.clone(),
+            described: self.described,
+            interfaces: self.interfaces.clone(),
+            places: self.places.clone(),
+            conduct: self.conduct.clone(),
+        }
     }
 
     /// The pack itself.
@@ -92,7 +113,19 @@ impl Active {
     /// Whether it came with the agent.
     #[must_use]
     pub fn embedded(&self) -> bool {
-        self.embedded
+        self.vouched.is_none()
+    }
+
+    /// Who vouches for it, unless it came with the agent.
+    #[must_use]
+    pub fn vouched(&self) -> Option<&Vouched> {
+        self.vouched.as_ref()
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// Powers it asks for.
@@ -145,7 +178,7 @@ impl Active {
 }
 
 /// What answers, as one picture.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Table {
     pub(crate) by_name: BTreeMap<String, Arc<Active>>,
     pub(crate) by_interface: HashMap<String, Arc<Active>>,
@@ -161,6 +194,17 @@ impl Table {
             table.by_name.insert(active.name().to_owned(), active);
         }
         table
+    }
+
+    /// The same with a pack in the place of its name.
+    pub(crate) fn with(&self, active: Arc<Active>) -> Self {
+        let others = self.by_name.values().filter(|other| other.name() != active.name()).cloned().collect::<Vec<_>>();
+        Table::of(others.into_iter().chain([active]))
+    }
+
+    /// The same without a name.
+    pub(crate) fn without(&self, name: &str) -> Self {
+        Table::of(self.by_name.values().filter(|other| other.name() != name).cloned().collect::<Vec<_>>())
     }
 
     /// Whether a pack may stand beside (or in the place of) what is here.

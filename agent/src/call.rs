@@ -3,7 +3,7 @@
 //! States are types. [`Said`] is what somebody inside a channel said; [`Verified`](outhaul_protocol::signed::Verified)
 //! calls come out of a signature only; [`Admitted`] comes out of [`admit`] only, and nothing else can be run.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use outhaul_host::{CallIo, CallRequest, Output};
@@ -117,6 +117,7 @@ pub fn register(open: &OpenChannel, said: &Said) -> Arc<Running> {
         inlet: Inlet::new(said.input),
         cancel: CancellationToken::new(),
         reason: Mutex::new(None),
+        pack: OnceLock::new(),
     })
 }
 
@@ -181,6 +182,9 @@ fn admit(link: &Link, open: &OpenChannel, running: &Arc<Running>, said: &mut Sai
     let policy = node.policy_limits();
     let wanted = said.deadline_ms.map(Duration::from_millis);
     let deadline = Some(wanted.map_or(policy.deadline, |wanted| wanted.min(policy.deadline)));
+    if let Target::Pack(active) = &target {
+        let _ = running.pack.set(active.digest());
+    }
     node.calls.take(running.clone(), policy.calls)?;
     Ok(Admitted { params, target, deadline })
 }
@@ -248,7 +252,7 @@ async fn run_pack(
     let request = CallRequest {
         command: said.command.clone(),
         params,
-        grants: node.policy.grants_for(active.name(), &active.digest().0, active.embedded()),
+        grants: node.policy.grants_for(active.name(), &active.digest().0, active.origin()),
         io: CallIo { output, input: inputs },
         deadline,
         cancel: running.cancel.clone(),

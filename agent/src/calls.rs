@@ -2,7 +2,7 @@
 //! taken once.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -46,6 +46,8 @@ pub struct Running {
     pub cancel: CancellationToken,
     /// why it was cancelled, if not by its caller
     pub reason: Mutex<Option<Failure>>,
+    /// the version that answers it, once it is admitted
+    pub pack: OnceLock<Digest>,
 }
 
 impl Running {

@@ -22,6 +22,7 @@ use crate::edit::Items;
 use crate::pair::{self, News, Wish};
 use crate::pins::Membership;
 use crate::show;
+use crate::trust;
 
 /// Outhaul's agent: dials out to a relay, hosts capability packs, listens on nothing.
 #[derive(Debug, Parser)]
@@ -59,8 +60,8 @@ enum Command {
     /// Grants a pack a power, in agent.toml; a running agent sees it at the next call.
     ///
     /// POWER is process (ITEMs: programs), camera (ITEMs: devices; all without), gpu or system. Comments and order of
-    /// the file stay. A grant to an embedded pack belongs to its name; to a deployed pack, to the version that is
-    /// active now.
+    /// the file stay. A grant to an embedded pack belongs to its name; to a deployed one, to its name and publisher, in
+    /// every version. A version that asks for more powers than those you decided on waits for you: `agent policy show`.
     Allow(Grant),
     /// Takes a power of a pack away, or some of its items.
     Deny(Grant),
@@ -68,6 +69,14 @@ enum Command {
     Policy {
         #[command(subcommand)]
         command: Option<Policy>,
+    },
+    /// Shows or changes whose packs may be installed here.
+    ///
+    /// Packs come signed. The fleet's publishers are known from the pairing; the owner of this machine can trust more,
+    /// or refuse some of those. Trust lets a pack in; what it may do is for `agent allow` to say.
+    Trust {
+        #[command(subcommand)]
+        command: Option<Trust>,
     },
     /// Compiles the component on stdin; the agent runs this for itself.
     #[command(name = crate::packs::COMPILE, hide = true)]
@@ -78,6 +87,25 @@ enum Command {
 enum Policy {
     /// Shows the grants in effect, pack by pack.
     Show,
+}
+
+#[derive(Debug, Subcommand)]
+enum Trust {
+    /// Lists the publishers whose packs are taken or refused.
+    List,
+    /// Takes packs that this publisher signs, in agent.toml; a running agent sees it at once.
+    Publisher {
+        /// Its public key of 64 digits: `relay publisher show` on its machine prints it.
+        key: String,
+        /// What it is called here. Default: the first digits of its fingerprint.
+        #[arg(long, env = "OUTHAUL_PUBLISHER_NAME", value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Takes packs of this publisher no more, whoever else trusts it; those that answer stop within a second.
+    Remove {
+        /// Its public key, or its name in agent.toml.
+        publisher: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -218,6 +246,7 @@ fn act(cli: &Cli) -> Result<(), Failure> {
             print(&if cli.json { shown.json().to_string() } else { shown.text() });
             Ok(())
         }
+        Command::Trust { command } => trust(&home, cli.json, command.as_ref()),
         Command::Compile => Err(Failure::new(Code::Internal, "handled before")),
     }
 }
@@ -361,6 +390,21 @@ fn change(home: &Home, json: bool, grant: &Grant, allow: bool) -> Result<(), Fai
     Ok(())
 }
 
+fn trust(home: &Home, json: bool, command: Option<&Trust>) -> Result<(), Failure> {
+    let said = match command {
+        None | Some(Trust::List) => None,
+        Some(Trust::Publisher { key, name }) => Some(trust::trust(home, key, name.as_deref())?),
+        Some(Trust::Remove { publisher }) => Some(trust::remove(home, publisher)?),
+    };
+    let now = trust::Trusted::read(home)?;
+    match said {
+        None => print(&if json { now.json().to_string() } else { now.text() }),
+        Some(said) if json => print(&json!({ "ok": true, "said": said, "publishers": now.json() }).to_string()),
+        Some(said) => print(&said),
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -388,6 +432,10 @@ mod tests {
             "deny camera camera video0",
             "policy",
             "policy show",
+            "trust",
+            "trust list",
+            "trust publisher 00 --name acme",
+            "trust remove acme",
             "compile-pack",
         ] {
             parse(words).expect(words);
@@ -417,7 +465,7 @@ mod tests {
         let mut command = Cli::command().term_width(100).mut_args(blank).mut_subcommands(|part| part.mut_args(blank));
         command.build();
         let mut all = vec![command.render_long_help().to_string()];
-        for name in ["pair", "allow"] {
+        for name in ["pair", "allow", "trust"] {
             let part = command.find_subcommand_mut(name).expect("is there");
             all.push(part.render_long_help().to_string());
         }

@@ -10,7 +10,7 @@ use outhaul_home::Home;
 use outhaul_host::power::{camera, process};
 use outhaul_link::url::RelayUrl;
 use outhaul_protocol::error::Failure;
-use outhaul_protocol::keys::Digest;
+use outhaul_protocol::keys::{Digest, PublicKey};
 use outhaul_protocol::limits;
 use outhaul_protocol::objects::valid_name;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
@@ -41,6 +41,8 @@ pub struct AgentConfig {
     pub camera: camera::Config,
     /// What every pack may without being asked.
     pub defaults: Defaults,
+    /// Whose packs are taken here beside those that the fleet trusts, and whose are not.
+    pub publishers: Publishers,
     /// Grants, by a pack's name or by `sha256:DIGEST`.
     pub packs: BTreeMap<PackKey, PackPolicy>,
 }
@@ -83,6 +85,16 @@ impl Default for Defaults {
     }
 }
 
+/// `[publishers]`: the owner's word, which stands above what the fleet says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Publishers {
+    /// Publishers whose packs may be installed, by the owner's names for them; `agent trust publisher` writes it.
+    pub trust: BTreeMap<String, Key>,
+    /// Publishers whose packs are refused though the fleet trusts them; `agent trust remove` writes it.
+    pub refuse: BTreeMap<String, Key>,
+}
+
 /// A power that only reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -96,7 +108,7 @@ pub enum ReadOnly {
 /// Whom a table of grants is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PackKey {
-    /// A name: the embedded pack's, or that of the version in the table's `digest`.
+    /// A name: the embedded pack's, or that of the publisher or version in the table.
     Name(String),
     /// One version, whatever it calls itself.
     Digest(Digest),
@@ -134,9 +146,14 @@ impl<'de> Deserialize<'de> for PackKey {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table of powers")]
 pub struct PackPolicy {
-    /// The version a name's grants belong to, where the name is not an embedded pack's. `agent allow` writes it.
+    /// The publisher whose pack of this name the grants belong to. `agent allow` writes it.
+    pub publisher: Option<Key>,
+    /// The one version they belong to; with a publisher, both must fit.
     #[serde(deserialize_with = "digest")]
     pub digest: Option<Digest>,
+    /// The powers that the version asked for which the owner decided on; one that asks for more waits for the owner
+    /// again. `agent allow` and `agent deny` write it.
+    pub asked: Option<Vec<String>>,
     /// Programs it may run.
     pub process: Option<Process>,
     /// Cameras it may use.
@@ -196,6 +213,8 @@ checked! {
     Variable(String) from variable;
     /// An absolute path.
     Folder(PathBuf) from folder;
+    /// A publisher's public key.
+    Key(PublicKey) from key;
 }
 
 /// Whether a program may stand in `allow`.
@@ -215,6 +234,10 @@ pub fn variable(text: &str) -> Result<String, String> {
 pub fn folder(text: &str) -> Result<PathBuf, String> {
     let path = Path::new(text);
     if path.is_absolute() { Ok(path.to_owned()) } else { Err(format!("`{}` is relative; an absolute path is wanted", text.escape_debug())) }
+}
+
+fn key(text: &str) -> Result<PublicKey, String> {
+    text.to_ascii_lowercase().parse().map_err(|error| format!("`{}` is not a publisher's key: {error}", text.escape_debug()))
 }
 
 fn relay_url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
@@ -309,6 +332,7 @@ impl AgentConfig {
 mod tests {
     use super::*;
     use outhaul_protocol::error::Code;
+    use outhaul_protocol::keys::SecretKey;
 
     fn parse(text: &str) -> Result<AgentConfig, Failure> {
         outhaul_home::parse_toml(text, Path::new("/h/agent.toml"))
@@ -322,7 +346,7 @@ mod tests {
 
     #[test]
     fn the_whole_contract_is_read() {
-        let hex = "ab".repeat(32);
+        let (hex, key) = ("ab".repeat(32), SecretKey::from_bytes(&[3; 32]).public());
         let text = format!(
             r#"
 relay = "wss://relay.example.org"
@@ -342,8 +366,14 @@ powers = ["gpu"]
 process = {{ allow = ["df", "/usr/bin/uname"], env = ["LANG"], cwd = ["/srv"], max_secs = 3600 }}
 [packs.camera]
 camera = true
+[publishers.trust]
+acme = "{key}"
+[publishers.refuse]
+other = "{key}"
 [packs.thermal]
 digest = "{hex}"
+publisher = "{key}"
+asked = ["camera", "system"]
 camera = {{ devices = ["video0"] }}
 system = false
 [packs."sha256:{hex}"]
@@ -360,6 +390,8 @@ gpu = true
         let thermal = &config.packs[&PackKey::Name("thermal".into())];
         assert_eq!(thermal.camera, Some(camera::Grant { all: false, devices: vec!["video0".into()] }));
         assert_eq!((thermal.system, thermal.digest.is_some()), (Some(false), true));
+        assert_eq!((&thermal.publisher, thermal.asked.as_deref()), (&Some(Key(key)), Some(&["camera".to_owned(), "system".into()][..])));
+        assert_eq!((&config.publishers.trust["acme"], &config.publishers.refuse["other"]), (&Key(key), &Key(key)));
         assert!(config.packs.contains_key(&PackKey::Digest(Digest([0xab; 32]))));
     }
 
@@ -394,6 +426,9 @@ gpu = true
             "[packs.camera]\ncamera = \"video0\"",
             "[packs.camera]\ncamera = { device = [\"video0\"] }",
             "[packs.thermal]\ndigest = \"abc\"",
+            "[packs.thermal]\npublisher = \"abc\"",
+            "[publishers.trust]\nacme = \"0000000000000000000000000000000000000000000000000000000000000000\"",
+            "[publishers]\nacme = \"abc\"",
             "[packs.\"Thermal!\"]\ngpu = true",
             "[packs.\"sha256:12\"]\ngpu = true",
         ]

@@ -1,6 +1,8 @@
 //! Changes to `agent.toml` by command: what the owner wrote, comments and order included, stays as it is. The result is
 //! read back by the rules of [`crate::config`] before it takes the old file's place, so no edit leaves a broken policy.
 
+mod publishers;
+
 use std::path::{Path, PathBuf};
 
 use outhaul_home::{PRIVATE, parse_toml, read_optional, write_atomic};

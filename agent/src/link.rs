@@ -183,11 +183,11 @@ impl Link {
 
     /// Closes what no longer stands: after a revocation, and from time to time for what expired.
     pub(crate) fn recheck(&self) {
+        self.node.review_trust();
         for open in self.open_channels() {
-            let standing = {
-                let membership = self.node.membership();
-                open.authority.stands(self.node.reading(), membership.revoked())
-            };
+            // The clock first, as everywhere: a notice that comes on a channel holds it when it wants the membership.
+            let reading = self.node.reading();
+            let standing = open.authority.stands(reading, self.node.membership().revoked());
             if let Err(refusal) = standing {
                 channel::close_revoked(self, &open, &refusal.into());
             } else if open.opened.elapsed() >= Duration::from_secs(limits::CHANNEL_LIFE_SECS) {
@@ -310,6 +310,7 @@ pub async fn serve(node: Arc<Node>, connected: Connected, shutdown: Cancellation
     // Whoever lost us the link may have kept what it carried: each link has a prekey of its own. The one before stays
     // good, for operators who looked just before.
     node.rotate_prekey();
+    node.review_trust();
     link.prekey();
     link.announce();
     node.publish(Some(link.clone()));
@@ -374,6 +375,7 @@ async fn upkeep(link: &Arc<Link>, heartbeat: Duration) {
             _ = policy.tick() => {
                 let told = link.state().policy;
                 if node.policy.edition() != told {
+                    node.review_trust();
                     link.announce();
                 }
             }

@@ -1,7 +1,9 @@
 //! What packs may do on this machine: the grants of `agent.toml`, read again when the file has changed.
 //!
-//! A grant belongs to an embedded pack's name, or to one digest. Names that are not embedded are anybody's who may
-//! deploy, so a table under such a name counts only for the version in its `digest`. What narrows (`gpu = false`)
+//! A grant belongs to an embedded pack's name, to a name *and* its publisher, or to one digest. Names that are not
+//! embedded are anybody's who may deploy, so a table under such a name counts only for the pack of the publisher, or
+//! the version, that stands in it. A new version by the same publisher keeps its grants; a power that it asks for
+//! beyond what the owner decided on is refused, and said to wait for the owner. What narrows (`gpu = false`)
 //! counts for the name whatever the version. A call keeps the grants it began with: they are handed out as one `Arc`.
 
 use std::collections::HashMap;
@@ -16,6 +18,7 @@ use outhaul_protocol::keys::Digest;
 
 use crate::config::{AgentConfig, FILE, PackKey, PackPolicy, ReadOnly};
 use crate::run::PolicyLimits;
+use crate::trust::Origin;
 
 /// A policy and the file it was read from.
 #[derive(Debug, Clone)]
@@ -32,9 +35,15 @@ impl Policy {
         Ok(Policy { path: path.to_owned(), config: AgentConfig::read(path)? })
     }
 
-    /// What a pack may. `embedded` when it came with this agent.
+    /// What a pack may that has no publisher. `embedded` when it came with this agent.
     #[must_use]
     pub fn grants(&self, pack: &str, digest: &[u8; 32], embedded: bool) -> Grants {
+        self.grants_by(pack, digest, if embedded { &Origin::Embedded } else { &Origin::Nobody })
+    }
+
+    /// What a pack may.
+    #[must_use]
+    pub fn grants_by(&self, pack: &str, digest: &[u8; 32], origin: &Origin) -> Grants {
         let digest = Digest(*digest);
         let defaults = &self.config.defaults.powers;
         let mut grants = Grants {
@@ -45,7 +54,7 @@ impl Policy {
         };
         let named = self.config.packs.get(&PackKey::Name(pack.to_owned()));
         let of_digest = self.config.packs.get(&PackKey::Digest(digest));
-        let theirs = named.filter(|table| belongs(table, digest, embedded));
+        let theirs = named.filter(|table| belongs(table, digest, origin));
         for table in [theirs, of_digest].into_iter().flatten() {
             grants.gpu |= table.gpu == Some(true);
             grants.system |= table.system == Some(true);
@@ -64,6 +73,18 @@ impl Policy {
         grants
     }
 
+    /// The powers that a version asks for beyond what the owner decided on when granting to an older one, and that are
+    /// refused until the owner speaks again.
+    #[must_use]
+    pub fn waiting(&self, pack: &str, digest: &[u8; 32], origin: &Origin, powers: &[Power]) -> Vec<Power> {
+        let table = self.config.packs.get(&PackKey::Name(pack.to_owned()));
+        let asked = table.filter(|table| belongs(table, Digest(*digest), origin)).and_then(|table| table.asked.as_ref());
+        let Some(asked) = asked else { return Vec::new() };
+        let grants = self.grants_by(pack, digest, origin);
+        let waits = |power: &Power| !is_granted(&grants, *power) && !asked.iter().any(|known| known == power.name());
+        powers.iter().copied().filter(waits).collect()
+    }
+
     /// The owner's ceilings.
     #[must_use]
     pub fn limits(&self) -> PolicyLimits {
@@ -78,10 +99,12 @@ impl Policy {
 
 /// Whether a name's table is for this version.
 #[must_use]
-pub fn belongs(table: &PackPolicy, digest: Digest, embedded: bool) -> bool {
-    match table.digest {
-        Some(wanted) => wanted == digest,
-        None => embedded,
+pub fn belongs(table: &PackPolicy, digest: Digest, origin: &Origin) -> bool {
+    match (&table.publisher, table.digest) {
+        (None, None) => *origin == Origin::Embedded,
+        (publisher, wanted) => {
+            publisher.as_ref().is_none_or(|key| origin.is_by(&key.0.id())) && wanted.is_none_or(|wanted| wanted == digest)
+        }
     }
 }
 
@@ -122,7 +145,7 @@ struct State {
     stamp: Option<Stamp>,
     edition: u64,
     policy: Policy,
-    grants: HashMap<(String, [u8; 32], bool), Arc<Grants>>,
+    grants: HashMap<(String, [u8; 32], Origin), Arc<Grants>>,
 }
 
 /// Grants kept ready at most; a pack's versions come and go.
@@ -167,8 +190,8 @@ impl PolicyFile {
 
     /// What a pack may now. One `stat` of the file; the rest is a lookup.
     #[must_use]
-    pub fn grants_for(&self, pack: &str, digest: &[u8; 32], embedded: bool) -> Arc<Grants> {
-        let key = (pack.to_owned(), *digest, embedded);
+    pub fn grants_for(&self, pack: &str, digest: &[u8; 32], origin: &Origin) -> Arc<Grants> {
+        let key = (pack.to_owned(), *digest, origin.clone());
         if let Some(ready) = self.current().grants.get(&key) {
             return ready.clone();
         }
@@ -176,9 +199,15 @@ impl PolicyFile {
         if state.grants.len() >= READY {
             state.grants.clear();
         }
-        let grants = Arc::new(state.policy.grants(pack, digest, embedded));
+        let grants = Arc::new(state.policy.grants_by(pack, digest, origin));
         state.grants.insert(key, grants.clone());
         grants
+    }
+
+    /// What a pack asks for that waits for the owner now.
+    #[must_use]
+    pub fn waiting_for(&self, pack: &str, digest: &[u8; 32], origin: &Origin, powers: &[Power]) -> Vec<Power> {
+        self.current().policy.waiting(pack, digest, origin, powers)
     }
 
     /// Rises when a changed file has been read: until then every pack's grants are what they were. One `stat`.
@@ -233,6 +262,7 @@ impl PolicyFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use outhaul_protocol::keys::{PublicKey, SecretKey};
 
     const MINE: [u8; 32] = [1; 32];
     const OTHER: [u8; 32] = [2; 32];
@@ -273,6 +303,42 @@ mod tests {
         assert!(grants.camera.is_none() && !grants.system && grants.gpu);
     }
 
+    fn by(keys: &[u8]) -> Origin {
+        Origin::Publisher(keys.iter().map(|n| key(*n).id()).collect())
+    }
+
+    fn key(n: u8) -> PublicKey {
+        SecretKey::from_bytes(&[n; 32]).public()
+    }
+
+    #[test]
+    fn a_deployed_name_is_granted_to_its_publisher_in_every_version_and_to_nobody_else() {
+        let policy = policy(&format!("[packs.thermal]\npublisher = \"{}\"\ncamera = true", key(1)));
+        let camera = |digest: [u8; 32], origin: &Origin| policy.grants_by("thermal", &digest, origin).camera.is_some();
+        assert!(camera(MINE, &by(&[1])) && camera(OTHER, &by(&[1])), "versions come and go");
+        assert!(camera(MINE, &by(&[1, 2])) && camera(MINE, &by(&[9, 1])), "keys of one publisher are one");
+        assert!(!camera(MINE, &by(&[2])) && !camera(MINE, &Origin::Nobody) && !camera(MINE, &Origin::Embedded));
+        assert!(policy.grants_by("other", &MINE, &by(&[1])).camera.is_none());
+    }
+
+    #[test]
+    fn publisher_and_digest_together_must_both_fit() {
+        let policy = policy(&format!("[packs.thermal]\npublisher = \"{}\"\ndigest = \"{}\"\ncamera = true", key(1), hex::encode(MINE)));
+        let camera = |digest: [u8; 32], origin: &Origin| policy.grants_by("thermal", &digest, origin).camera.is_some();
+        assert!(camera(MINE, &by(&[1])) && !camera(OTHER, &by(&[1])) && !camera(MINE, &by(&[2])));
+    }
+
+    #[test]
+    fn a_version_that_asks_for_more_waits_and_keeps_what_it_had() {
+        let text = format!("[packs.thermal]\npublisher = \"{}\"\nasked = [\"camera\", \"log\"]\ncamera = true", key(1));
+        let policy = policy(&text);
+        let waiting = |origin: &Origin, powers: &[Power]| policy.waiting("thermal", &MINE, origin, powers);
+        assert_eq!(waiting(&by(&[1]), &[Power::Log, Power::Camera]), []);
+        assert_eq!(waiting(&by(&[1]), &[Power::Camera, Power::Process, Power::Gpu]), [Power::Process], "`gpu` is everybody's");
+        assert!(policy.grants_by("thermal", &OTHER, &by(&[1])).camera.is_some());
+        assert_eq!(waiting(&by(&[2]), &[Power::Process]), [], "the owner never spoke about that one");
+    }
+
     #[test]
     fn a_digest_is_granted_whatever_its_name_and_no_table_undoes_a_refusal() {
         let text =
@@ -287,10 +353,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("agent.toml");
         let file = PolicyFile::at(path.clone()).expect("no file yet");
-        let before = file.grants_for("system", &MINE, true);
-        assert!(Arc::ptr_eq(&before, &file.grants_for("system", &MINE, true)), "kept ready");
+        let before = file.grants_for("system", &MINE, &Origin::Embedded);
+        assert!(Arc::ptr_eq(&before, &file.grants_for("system", &MINE, &Origin::Embedded)), "kept ready");
         std::fs::write(&path, "[packs.system]\nprocess = { allow = [\"df\"] }\n[limits]\ncalls = 3").expect("written");
-        assert!(file.grants_for("system", &MINE, true).process.is_some() && before.process.is_none());
+        assert!(file.grants_for("system", &MINE, &Origin::Embedded).process.is_some() && before.process.is_none());
         assert_eq!((file.edition(), file.edition()), (1, 1), "read once");
         assert_eq!(file.limits().calls, 3);
     }
@@ -302,10 +368,10 @@ mod tests {
         std::fs::write(&path, "[packs.camera]\ncamera = true").expect("written");
         let file = PolicyFile::at(path.clone()).expect("good");
         std::fs::write(&path, "[packs.camera]\ncamera = tru").expect("written");
-        assert!(file.grants_for("camera", &MINE, true).camera.is_some());
+        assert!(file.grants_for("camera", &MINE, &Origin::Embedded).camera.is_some());
         assert_eq!(file.edition(), 0, "nothing counts that was not before");
         std::fs::write(&path, "[packs.camera]\ncamera = false").expect("written");
-        assert!(file.grants_for("camera", &MINE, true).camera.is_none());
+        assert!(file.grants_for("camera", &MINE, &Origin::Embedded).camera.is_none());
         assert_eq!(file.edition(), 1);
         std::fs::write(&path, "camera = tru").expect("written");
         assert!(PolicyFile::at(path).is_err(), "at start it is refused");

@@ -2,11 +2,11 @@
 //! link is lost, waits a jittered while, dials again; gives up only when the relay says that it never will.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use outhaul_home::Home;
-use outhaul_host::power;
+use outhaul_host::{Power, power};
 use outhaul_link::backoff::Backoff;
 use outhaul_link::dial::{self, Connected, Identity, Target};
 use outhaul_link::tls::Roots;
@@ -17,7 +17,9 @@ use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::Role;
 use outhaul_protocol::keys::{KeyId, PublicKey, SecretKey, random};
 use outhaul_protocol::limits;
+use outhaul_protocol::native::{DENIED_FACT, WAITING_FACT};
 use outhaul_protocol::objects::Announce;
+use outhaul_protocol::publisher::Trust;
 use outhaul_protocol::signed::Signed;
 use outhaul_protocol::time::{Clock, Reading, Time};
 use tokio::sync::Notify;
@@ -31,6 +33,7 @@ use crate::pins::Membership;
 use crate::policy::PolicyFile;
 use crate::prekey::Prekeys;
 use crate::receipts::Receipts;
+use crate::trust::trust_of;
 
 /// No clock that is right shows less: the day this version was begun, 2026-11-21.
 pub const BUILT: Time = Time(1_795_219_200);
@@ -97,7 +100,7 @@ impl Node {
         let now = clock.read(unix_now()).now;
         let prekeys = Prekeys::new(&key, membership.fleet().id(), boot, now);
         let receipts = Receipts::open(folder.join("receipts.toml"))?;
-        let packs = PackSet::open(home, config).await?;
+        let packs = PackSet::open(home, config, &trust_of(Some(&membership), config)).await?;
         let node = Arc::new(Node {
             id: key.id(),
             key,
@@ -144,6 +147,17 @@ impl Node {
         self.membership.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn membership_mut(&self) -> RwLockWriteGuard<'_, Membership> {
+        self.membership.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whose packs are taken now.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
+        let config = self.policy.policy().config;
+        trust_of(Some(&self.membership()), &config)
+    }
+
     /// The fleet key's id.
     #[must_use]
     pub fn fleet_id(&self) -> KeyId {
@@ -169,27 +183,36 @@ impl Node {
     /// A fleet-signed object: true when it was newer and is kept now.
     pub(crate) fn accept_notice(&self, kind: &str, signed: &[u8], chain: Vec<Blob>) -> Result<bool, Failure> {
         let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut membership = self.membership.write().unwrap_or_else(PoisonError::into_inner);
-        membership.accept_notice(kind, signed, chain, &mut clock, unix_now())
+        self.membership_mut().accept_notice(kind, signed, chain, &mut clock, unix_now())
     }
 
-    /// The powers that active packs ask for and policy does not grant, as `pack:power`, for people who look from afar.
-    fn denied_powers(&self) -> String {
-        let mut denied = Vec::new();
+    /// The powers that active packs ask for and policy does not grant, and those of them that wait for the owner again,
+    /// as `pack:power`, for people who look from afar.
+    fn missing_powers(&self) -> (String, String) {
+        let (mut denied, mut waiting) = (Vec::new(), Vec::new());
         for active in self.packs.active() {
-            let grants = self.policy.grants_for(active.name(), &active.digest().0, active.embedded());
-            let missing = active.powers().iter().filter(|power| !crate::policy::is_granted(&grants, **power));
-            denied.extend(missing.map(|power| format!("{}:{}", active.name(), power.name())));
+            let (name, digest, origin) = (active.name(), active.digest().0, active.origin());
+            let grants = self.policy.grants_for(name, &digest, origin);
+            let entry = |power: &Power| format!("{name}:{}", power.name());
+            denied.extend(active.powers().iter().filter(|power| !crate::policy::is_granted(&grants, **power)).map(entry));
+            waiting.extend(self.policy.waiting_for(name, &digest, origin, active.powers()).iter().map(entry));
         }
-        denied.sort();
-        denied.join(" ")
+        let text = |mut entries: Vec<String>| {
+            entries.sort();
+            entries.join(" ")
+        };
+        (text(denied), text(waiting))
     }
 
     /// A signed announce of what there is now.
     pub(crate) fn announce(&self) -> Vec<u8> {
         let serial = self.announces.fetch_add(1, Ordering::Relaxed) + 1;
         let mut facts = self.facts.clone();
-        facts.insert(outhaul_protocol::native::DENIED_FACT.to_owned(), self.denied_powers());
+        let (denied, waiting) = self.missing_powers();
+        facts.insert(DENIED_FACT.to_owned(), denied);
+        if !waiting.is_empty() {
+            facts.insert(WAITING_FACT.to_owned(), waiting);
+        }
         let content = AnnounceContent { boot_count: self.boot_count, seq: serial, facts, packs: self.packs.announced(), counters: None };
         let announce = Announce {
             iss: self.id,
@@ -221,10 +244,7 @@ impl Node {
             clock.tick(unix_now());
             clock.floor()
         };
-        let kept = self
-            .receipts
-            .keep(false)
-            .and_then(|()| self.membership.write().unwrap_or_else(PoisonError::into_inner).keep_clock_floor(floor));
+        let kept = self.receipts.keep(false).and_then(|()| self.membership_mut().keep_clock_floor(floor));
         if let Err(failure) = kept {
             tracing::error!(reason = %failure.message, "cannot keep the agent's state");
         }

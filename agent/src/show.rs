@@ -1,20 +1,24 @@
 //! What the agent's commands show and change without a running agent: the policy in effect, pack by pack, and how this
 //! machine stands. Nothing here loads a pack.
 
+mod whose;
+
 use std::fmt::Write as _;
 
 use outhaul_home::Home;
 use outhaul_host::{Grants, Power};
-use outhaul_protocol::error::{Code, Failure};
-use outhaul_protocol::keys::{Digest, SecretKey};
+use outhaul_protocol::error::Failure;
+use outhaul_protocol::keys::{Digest, PublicKey, SecretKey};
 use serde_json::{Value as Json, json};
 
+use self::whose::{Known, Whose};
 use crate::config::{FILE, PackKey};
 use crate::edit::{ConfigEdit, Items};
-use crate::packs::{EMBEDDED, active_of, is_embedded};
+use crate::packs::{EMBEDDED, active_of};
 use crate::pins::{self, Membership};
 use crate::policy::{Policy, belongs};
 use crate::shelf::{Index, Shelf};
+use crate::trust;
 
 /// What one pack may.
 #[derive(Debug)]
@@ -25,23 +29,41 @@ pub struct PackGrants {
     pub digest: Option<Digest>,
     /// Whether it came with the agent.
     pub embedded: bool,
+    /// The key that signed it.
+    pub publisher: Option<PublicKey>,
     /// What is granted.
     pub grants: Grants,
-    /// Why a table of the file does not count.
+    /// What it asks for that waits for the owner again.
+    pub waiting: Vec<Power>,
+    /// Why a table of the file does not count, or why the pack does not answer.
     pub remark: Option<String>,
 }
 
 impl PackGrants {
-    fn of(policy: &Policy, name: &str, digest: Digest, embedded: bool) -> Self {
-        let grants = policy.grants(name, &digest.0, embedded);
-        let table = policy.config.packs.get(&PackKey::Name(name.to_owned()));
-        let remark = table.filter(|table| !belongs(table, digest, embedded)).map(|table| match table.digest {
-            Some(other) => format!("[packs.{name}] is for version {}, another is active; grant anew what this one may", other.short()),
-            None => format!(
-                "[packs.{name}] names no digest, so it grants nothing: anybody who deploys can take a name; use `agent allow {name} …`"
+    fn of(policy: &Policy, known: &Known) -> Self {
+        let Known { name, digest, origin, .. } = known;
+        let table = policy.config.packs.get(&PackKey::Name(name.clone()));
+        let idle = table.filter(|table| !belongs(table, *digest, origin)).map(|table| match (&table.publisher, table.digest) {
+            (Some(key), _) if !origin.is_by(&key.0.id()) => {
+                format!("[packs.{name}] is for the pack of publisher {}, another's is active and gets nothing by it", key.0.id().short())
+            }
+            (_, Some(other)) => {
+                format!("[packs.{name}] is for version {}, another is active; grant anew what this one may", other.short())
+            }
+            _ => format!(
+                "[packs.{name}] names no publisher and no version, so it grants nothing: anybody who deploys can take a name; use `agent allow {name} …`"
             ),
         });
-        PackGrants { name: name.to_owned(), digest: Some(digest), embedded, grants, remark }
+        let refused = known.refused.as_ref().map(|why| format!("it does not answer: {why}"));
+        PackGrants {
+            name: name.clone(),
+            digest: Some(*digest),
+            embedded: known.embedded(),
+            publisher: known.key,
+            grants: policy.grants_by(name, &digest.0, origin),
+            waiting: policy.waiting(name, &digest.0, origin, &known.powers),
+            remark: refused.or(idle),
+        }
     }
 
     /// For people: one line per power.
@@ -49,12 +71,16 @@ impl PackGrants {
     pub fn text(&self) -> String {
         let which = match (self.embedded, self.digest) {
             (true, _) => "embedded".to_owned(),
-            (false, Some(digest)) => digest.short(),
+            (false, Some(digest)) => match &self.publisher {
+                Some(key) => format!("{}, by publisher {}", digest.short(), key.id().short()),
+                None => digest.short(),
+            },
             (false, None) => "not installed".to_owned(),
         };
         let mut out = format!("{} ({which})\n", self.name);
         for (power, detail) in lines(&self.grants) {
-            let _ = writeln!(out, "  {power:<8} {detail}");
+            let waits = if self.waiting.iter().any(|waiting| waiting.name() == power) { WAITS } else { "" };
+            let _ = writeln!(out, "  {power:<8} {detail}{waits}");
         }
         if let Some(remark) = &self.remark {
             let _ = writeln!(out, "  note: {remark}");
@@ -70,6 +96,8 @@ impl PackGrants {
             "name": self.name,
             "digest": self.digest.map(|digest| digest.to_string()),
             "embedded": self.embedded,
+            "publisher": self.publisher.map(|key| key.to_string()),
+            "waiting": self.waiting.iter().map(|power| power.name()).collect::<Vec<_>>(),
             "powers": {
                 "output": true,
                 "log": true,
@@ -82,6 +110,9 @@ impl PackGrants {
         })
     }
 }
+
+/// What stands behind a power that a new version asks for and an older one did not.
+const WAITS: &str = "; waiting: this version asks for it, none that you decided on did";
 
 /// Each power in words.
 fn lines(grants: &Grants) -> Vec<(&'static str, String)> {
@@ -121,11 +152,9 @@ impl Effective {
     /// Reads policy and index of a home.
     pub fn read(home: &Home) -> Result<Self, Failure> {
         let policy = Policy::load(&home.join(FILE))?;
-        let index = Shelf::new(&home.join("agent")).index()?;
-        let mut packs: Vec<PackGrants> = names(&index)
-            .into_iter()
-            .filter_map(|name| active_of(&index, &name).map(|(digest, embedded)| PackGrants::of(&policy, &name, digest, embedded)))
-            .collect();
+        let (index, trust) = (Shelf::new(&home.join("agent")).index()?, trust::read(home)?);
+        let known = names(&index).into_iter().filter_map(|name| Known::of(&index, &trust, &name));
+        let mut packs: Vec<PackGrants> = known.map(|known| PackGrants::of(&policy, &known)).collect();
         let missing = policy
             .config
             .packs
@@ -166,7 +195,8 @@ fn absent(policy: &Policy, key: &PackKey) -> PackGrants {
         PackKey::Name(_) => policy.config.packs.get(key).and_then(|table| table.digest),
     };
     let grants = policy.grants(&key.to_string(), &digest.unwrap_or(Digest([0; 32])).0, false);
-    PackGrants { name: key.to_string(), digest, embedded: false, grants, remark: Some("no such pack is installed".into()) }
+    let remark = Some("no such pack is installed".into());
+    PackGrants { name: key.to_string(), digest, embedded: false, publisher: None, grants, waiting: Vec::new(), remark }
 }
 
 fn names(index: &Index) -> Vec<String> {
@@ -190,15 +220,19 @@ pub struct Change {
 /// Grants or denies, in `agent.toml`.
 pub fn change(home: &Home, pack: &str, power: Power, items: &Items, allow: bool) -> Result<Change, Failure> {
     let path = home.agent()?.join("agent.toml");
-    let index = Shelf::new(&home.join("agent")).index()?;
-    let whose = Whose::of(&index, pack, allow)?;
+    let (index, trust) = (Shelf::new(&home.join("agent")).index()?, trust::read(home)?);
+    let whose = Whose::of(&index, &trust, pack, allow)?;
     let mut edit = ConfigEdit::open(&path)?;
     let before = edit.text();
     let mut notes = whose.note.clone().into_iter().collect::<Vec<_>>();
     match allow {
-        true => notes.extend(edit.allow(&whose.key, whose.pin, power, items)?),
+        true => {
+            let version = whose.pin(&mut edit, &trust)?;
+            notes.extend(edit.allow(&whose.key, version, power, items)?);
+        }
         false => drop(edit.deny(&whose.key, power, items)?),
     }
+    whose.decided(&mut edit)?;
     let changed = edit.text() != before;
     match changed {
         true => edit.save()?,
@@ -206,60 +240,11 @@ pub fn change(home: &Home, pack: &str, power: Power, items: &Items, allow: bool)
         false => {}
     }
     let policy = Policy::load(&path)?;
-    let now = match whose.digest {
-        Some((digest, embedded)) => PackGrants::of(&policy, &whose.name, digest, embedded),
+    let now = match &whose.active {
+        Some(active) => PackGrants::of(&policy, active),
         None => absent(&policy, &whose.key),
     };
     Ok(Change { changed, notes, now })
-}
-
-/// Whom a grant is for: the table's key, and the digest to pin it to.
-#[derive(Debug)]
-struct Whose {
-    name: String,
-    key: PackKey,
-    pin: Option<Digest>,
-    digest: Option<(Digest, bool)>,
-    note: Option<String>,
-}
-
-impl Whose {
-    fn of(index: &Index, pack: &str, allow: bool) -> Result<Self, Failure> {
-        let wrong = || {
-            Failure::new(
-                Code::BadUsage,
-                format!("`{}` is neither a pack's name nor sha256: and 64 hexadecimal digits", pack.escape_debug()),
-            )
-        };
-        let key = PackKey::parse(pack).ok_or_else(wrong)?;
-        let whose = |key: PackKey, pin, digest| Whose { name: pack.to_owned(), key, pin, digest, note: None };
-        let PackKey::Name(name) = &key else {
-            return Ok(whose(key, None, None));
-        };
-        match active_of(index, name) {
-            Some((digest, true)) => Ok(whose(key, None, Some((digest, true)))),
-            // The name stays the embedded pack's: what answers in its place is granted by digest.
-            Some((digest, false)) if is_embedded(name) && allow => {
-                let note = format!("a deployed version of `{name}` is active; the grant is for that version, {}", digest.short());
-                Ok(Whose { note: Some(note), ..whose(PackKey::Digest(digest), None, Some((digest, false))) })
-            }
-            Some((digest, false)) if is_embedded(name) => {
-                let granted = whose(PackKey::Digest(digest), None, Some((digest, false)));
-                Ok(Whose {
-                    note: Some(format!("a deployed version of `{name}` is active; this is about that version, {}", digest.short())),
-                    ..granted
-                })
-            }
-            Some((digest, false)) => Ok(whose(key, Some(digest), Some((digest, false)))),
-            // Denying needs no version: what narrows counts for the name.
-            None if !allow => Ok(whose(key, None, None)),
-            None => {
-                let all = names(index).join(", ");
-                Err(Failure::new(Code::BadUsage, format!("no pack `{name}` is on this machine; there are {all}"))
-                    .hint("deploy it first, or grant one version ahead of it: agent allow sha256:DIGEST POWER"))
-            }
-        }
-    }
 }
 
 /// How this machine stands.
@@ -349,16 +334,33 @@ mod tests {
     use super::*;
     use crate::shelf::{Entry, Version};
     use crate::testing::home;
+    use outhaul_protocol::error::Code;
 
     const DEPLOYED: [u8; 32] = [7; 32];
 
+    /// A pack of a publisher whom the owner trusts.
     fn install(home: &Home, name: &str, digest: [u8; 32]) {
+        trust::trust(home, &publisher(1).to_string(), Some("acme")).expect("trusted");
+        install_by(home, name, digest, Some(&publisher(1)), &[]);
+    }
+
+    fn install_by(home: &Home, name: &str, digest: [u8; 32], publisher: Option<&PublicKey>, powers: &[Power]) {
         let digest = Digest(digest).to_string();
         let shelf = Shelf::new(&home.agent().expect("made"));
         let mut index = shelf.index().expect("whole");
-        let versions = vec![Version { digest: digest.clone(), version: "1.0.0".into(), installed_at: 1 }];
+        let versions = vec![Version {
+            digest: digest.clone(),
+            version: "1.0.0".into(),
+            installed_at: 1,
+            publisher: publisher.map(ToString::to_string),
+            powers: powers.iter().map(|power| power.name().to_owned()).collect(),
+        }];
         index.packs.insert(name.to_owned(), Entry { active: Some(digest), previous: None, versions });
         shelf.keep(&mut index).expect("kept");
+    }
+
+    fn publisher(n: u8) -> PublicKey {
+        SecretKey::from_bytes(&[n; 32]).public()
     }
 
     fn words(words: &[&str]) -> Items {
@@ -383,12 +385,71 @@ mod tests {
     }
 
     #[test]
-    fn a_deployed_pack_is_granted_at_the_version_that_is_active() {
+    fn a_signed_pack_is_granted_to_its_publisher_in_every_version() {
+        let (_dir, home) = home();
+        let mine = publisher(1);
+        install(&home, "other", [9; 32]);
+        install_by(&home, "thermal", DEPLOYED, Some(&mine), &[Power::Log, Power::Camera]);
+        let before = file(&home);
+        allow(&home, "thermal", Power::Camera, &["video0"]).expect("allowed");
+        let added = file(&home).strip_prefix(&before).expect("nothing else changes").to_owned();
+        insta::assert_snapshot!(added.replace(&mine.to_string(), "KEY"), @r#"
+
+        [packs.thermal]
+        publisher = "KEY"
+        camera = { devices = ["video0"] }
+        asked = ["log", "camera"]
+        "#);
+        install_by(&home, "thermal", [8; 32], Some(&mine), &[Power::Log, Power::Camera, Power::Process]);
+        let shown = Effective::read(&home).expect("read");
+        let thermal = shown.packs.iter().find(|pack| pack.name == "thermal").expect("listed");
+        assert!(thermal.grants.camera.is_some() && thermal.waiting == [Power::Process] && thermal.remark.is_none(), "{thermal:?}");
+        insta::assert_snapshot!(thermal.text().replace(&mine.id().short(), "FINGERPRINT"), @r"
+        thermal (080808080808, by publisher FINGERPRINT)
+          system   granted
+          gpu      granted
+          process  denied; waiting: this version asks for it, none that you decided on did
+          camera   video0
+        ");
+        let denied = change(&home, "thermal", Power::Process, &Items::default(), false).expect("decided");
+        assert!(denied.changed && denied.now.waiting.is_empty() && denied.now.grants.process.is_none());
+    }
+
+    #[test]
+    fn a_grant_to_one_publisher_is_never_moved_to_another() {
+        let (_dir, home) = home();
+        let (mine, other) = (publisher(1), publisher(2));
+        for (key, name) in [(&mine, "mine"), (&other, "other")] {
+            trust::trust(&home, &key.to_string(), Some(name)).expect("trusted");
+        }
+        install_by(&home, "thermal", DEPLOYED, Some(&mine), &[Power::Camera]);
+        allow(&home, "thermal", Power::Camera, &[]).expect("allowed");
+        install_by(&home, "thermal", [8; 32], Some(&other), &[Power::Camera]);
+        let shown = Effective::read(&home).expect("read");
+        let thermal = shown.packs.iter().find(|pack| pack.name == "thermal").expect("listed");
+        assert!(thermal.grants.camera.is_none() && thermal.remark.as_ref().is_some_and(|text| text.contains("another's is active")));
+        let before = file(&home);
+        let failure = allow(&home, "thermal", Power::Process, &["uname"]).expect_err("whose would the camera be?");
+        assert!(failure.message.contains("is for the pack of publisher") && file(&home) == before, "{failure}");
+    }
+
+    #[test]
+    fn a_pack_whose_publisher_is_refused_is_said_not_to_answer() {
+        let (_dir, home) = home();
+        install_by(&home, "thermal", DEPLOYED, Some(&publisher(1)), &[]);
+        let text = Effective::read(&home).expect("read").text();
+        assert!(text.contains("note: it does not answer: the pack is signed by publisher"), "{text}");
+    }
+
+    #[test]
+    fn a_table_that_pins_a_version_goes_on_doing_so() {
         let (_dir, home) = home();
         install(&home, "thermal", DEPLOYED);
-        let change = allow(&home, "thermal", Power::Camera, &[]).expect("allowed");
-        assert!(change.now.grants.camera.is_some());
-        assert_eq!(file(&home), format!("[packs.thermal]\ndigest = \"{}\"\ncamera = true\n", hex::encode(DEPLOYED)));
+        let mut text = file(&home);
+        text.push_str(&format!("[packs.thermal]\ndigest = \"{}\"\n", hex::encode(DEPLOYED)));
+        std::fs::write(home.join(FILE), &text).expect("written");
+        assert!(allow(&home, "thermal", Power::Camera, &[]).expect("allowed").now.grants.camera.is_some());
+        assert_eq!(file(&home), format!("{text}camera = true\n"));
         install(&home, "thermal", [8; 32]);
         let shown = Effective::read(&home).expect("read").text();
         assert!(shown.contains("note: [packs.thermal] is for version 070707070707"), "{shown}");
@@ -402,7 +463,7 @@ mod tests {
         install(&home, "system", DEPLOYED);
         let change = allow(&home, "system", Power::Process, &["uname"]).expect("allowed");
         assert!(!change.now.embedded && change.now.grants.process.is_some());
-        assert!(file(&home).starts_with(&format!("[packs.\"sha256:{}\"]", hex::encode(DEPLOYED))), "{}", file(&home));
+        assert!(file(&home).contains(&format!("[packs.\"sha256:{}\"]", hex::encode(DEPLOYED))), "{}", file(&home));
     }
 
     #[test]
@@ -422,7 +483,7 @@ mod tests {
         install(&home, "thermal", DEPLOYED);
         let text = "[packs.system]\nprocess = { allow = [\"df\", \"/usr/bin/uname\"], env = [\"LANG\"], cwd = [\"/srv\"], max_secs = 3600 }\n\
                     [packs.camera]\ncamera = { devices = [\"video0\"] }\n[packs.gpu]\nsystem = false\n[packs.thermal]\ncamera = true\n[packs.gone]\ncamera = true\n";
-        std::fs::write(home.join(FILE), text).expect("written");
+        std::fs::write(home.join(FILE), format!("{}{text}", file(&home))).expect("written");
         let shown = Effective::read(&home).expect("read");
         insta::assert_snapshot!(shown.text().replace(&home.path().display().to_string(), "HOME"));
         assert_eq!(shown.json()["packs"][2]["powers"]["process"]["max_secs"], 3600);

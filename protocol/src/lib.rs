@@ -18,6 +18,7 @@ pub mod native;
 pub mod objects;
 pub mod pack;
 pub mod pairing;
+pub mod publisher;
 pub mod scan;
 pub mod signed;
 pub mod text;

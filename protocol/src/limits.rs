@@ -49,6 +49,8 @@ pub const ASKED: usize = 32;
 pub const REASON: usize = 320;
 /// Bytes of a pack's version.
 pub const VERSION: usize = 64;
+/// Publishers a machine trusts, and replaced keys it remembers: a fleet has a few, each replaced once in years.
+pub const PUBLISHERS: usize = 64;
 /// Bytes of a blob in one frame.
 pub const BLOB_CHUNK: usize = 512 << 10;
 /// Calls under way on one agent.

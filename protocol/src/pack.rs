@@ -6,9 +6,11 @@
 
 mod manifest;
 mod sections;
+mod version;
 
 pub use manifest::{Asked, Manifest, Wanted};
 pub use sections::{About, DOCS_SECTION, Docs, FunctionDocs, InterfaceDocs, PACK_SECTION, TypeDocs, append_section};
+pub use version::compare_versions;
 
 use crate::error::{Code, Failure};
 use crate::keys::{Digest, sha256};

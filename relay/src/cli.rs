@@ -11,7 +11,9 @@ mod operators;
 mod output;
 mod pack;
 mod pair;
+mod publishers;
 mod run;
+mod sign;
 mod time;
 
 use std::ffi::OsString;
@@ -179,6 +181,7 @@ async fn within(context: &Context, command: Command) -> Result<u8, Failure> {
             | Command::Run(_)
             | Command::Nodes(Nodes { command: Some(NodesCommand::Invoke { .. }) })
             | Command::Pack(_)
+            | Command::Publisher(_)
             | Command::Ping { .. }
     );
     match context.global.timeout.filter(|_| !carried) {
@@ -200,6 +203,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Invoke(how) => call(context, &how.node, &how.command, &how.how, &how.args).await,
         Command::Run(how) => shaped(context, run::run(context, &how).await, Some(run::OURS)),
         Command::Pack(command) => pack(context, command).await,
+        Command::Publisher(command) => publishers::publisher(context, command).await,
         Command::Operator(command) => operator(context, command).await,
     }
 }
@@ -241,7 +245,11 @@ async fn nodes(context: &Context, command: NodesCommand) -> Result<u8, Failure> 
 
 async fn pack(context: &Context, command: Pack) -> Result<u8, Failure> {
     match command {
-        Pack::Deploy { file, nodes } => pack::deploy(context, &file, &nodes).await,
+        Pack::Deploy { file, nodes, unsigned, downgrade } => {
+            pack::deploy(context, &file, &nodes, sign::Shipping { unsigned, downgrade }).await
+        }
+        Pack::Sign(how) => sign::sign(context, &how),
+        Pack::Verify { file, publisher } => sign::verify(context, &file, publisher.as_deref()),
         Pack::List { node } => pack::list(context, &node).await,
         Pack::Rollback { node, pack } => pack::by_name(context, &node, native::ROLLBACK, &pack).await,
         Pack::Remove { node, pack } => pack::by_name(context, &node, native::REMOVE, &pack).await,

@@ -9,6 +9,7 @@ mod commands;
 mod drive;
 mod enrol;
 mod grants;
+mod publishers;
 mod room;
 mod session;
 
@@ -16,7 +17,8 @@ pub use book::{Announced, Book, Known, Seen};
 pub use commands::{Meant, description_of, find_command};
 pub use drive::{Drive, Happening};
 pub use enrol::{Enroller, NameWish, host_name};
-pub use grants::{GrantText, GrantWish, Offered, delegates, give, given, revoke, revoke_at, words};
+pub use grants::{GrantText, GrantWish, Offered, delegates, give, given, revoke, revoke_at, revoke_publisher, words};
+pub use publishers::{OWN, Rotated, read_rotations};
 pub use room::{Config, FINGERPRINT_DIGITS, Fleet, Room, now};
 pub use session::{Dialer, Session};
 pub(crate) use session::{target, unexpected};

@@ -16,3 +16,4 @@ mod pairing;
 mod refusals;
 mod restarts;
 mod run;
+mod trust;

@@ -157,7 +157,7 @@ fn what_cannot_be_loaded_is_refused_with_the_reason_and_changes_nothing() -> Res
     let cut = stage.home.path().join("cut.wasm");
     let whole = std::fs::read(pack("thermal"))?;
     std::fs::write(&cut, &whole[..whole.len() / 2])?;
-    // What is no WebAssembly at all is not even sent; what is cut short is the node's to refuse.
+    // What is no WebAssembly at all, or is cut short and cannot be signed, is not even sent.
     for (path, exit) in [(&garbage as &PathBuf, 2), (&cut, 8)] {
         let ran = stage.run(&["--json", "pack", "deploy", path.to_str().unwrap(), "bench-1"])?;
         assert_eq!(ran.code, exit, "{}{}", ran.stdout, ran.stderr);

@@ -5,6 +5,7 @@ pub mod faketime;
 pub mod hostile;
 pub mod middle;
 pub mod outsider;
+pub mod packs;
 pub mod process;
 pub mod stage;
 pub mod tools;

@@ -6,7 +6,7 @@
 //! HOME/              OUTHAUL_HOME, else $XDG_DATA_HOME/outhaul, else ~/.local/share/outhaul
 //!   relay/           relay.toml relay.key relay.db packs/ address
 //!   agent/           agent.toml agent.key pins packs/ cache/ lock
-//!   operator/        operator.toml operator.key grants/ nodes/ fleet.key
+//!   operator/        operator.toml operator.key publisher.key grants/ nodes/ fleet.key
 //! ```
 
 mod config;

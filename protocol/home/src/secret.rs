@@ -4,6 +4,7 @@
 use crate::file::{PRIVATE, create_new, failed};
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::keys::{SecretKey, X25519Secret};
+use outhaul_protocol::publisher::PublisherKey;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -36,6 +37,16 @@ impl Secret for X25519Secret {
     const LABEL: &'static str = "outhaul x25519 secret key v1";
     fn of(bytes: &[u8; 32]) -> Self {
         X25519Secret::from_bytes(bytes)
+    }
+    fn bytes(&self) -> Zeroizing<[u8; 32]> {
+        self.to_bytes()
+    }
+}
+
+impl Secret for PublisherKey {
+    const LABEL: &'static str = "outhaul publisher secret key v1";
+    fn of(bytes: &[u8; 32]) -> Self {
+        PublisherKey::from_bytes(bytes)
     }
     fn bytes(&self) -> Zeroizing<[u8; 32]> {
         self.to_bytes()

@@ -82,6 +82,9 @@ pub enum Command {
     /// Ships packs
     #[command(subcommand)]
     Pack(Pack),
+    /// This home's key that signs packs, and whose packs nodes take
+    #[command(subcommand)]
+    Publisher(Publisher),
     /// This operator, and what it grants to others
     #[command(subcommand)]
     Operator(Operator),
@@ -310,12 +313,31 @@ pub struct Run {
 #[derive(Debug, Subcommand)]
 pub enum Pack {
     /// Ships a component to nodes and activates it there; calls under way end on the version they began with
+    ///
+    /// The signature in FILE.cose goes with it. Where there is none, it is signed with this home's publisher key,
+    /// which machines trust that were paired from here.
     Deploy {
         /// The component, .wasm
         file: PathBuf,
         /// Ids, names or starts of ids
         #[arg(required = true)]
         nodes: Vec<String>,
+        /// Sends it without a signature; nodes refuse it unless it came with their agent
+        #[arg(long, env = "OUTHAUL_UNSIGNED", value_parser = FalseyValueParser::new())]
+        unsigned: bool,
+        /// Installs it also where a newer version of the same publisher has been
+        #[arg(long, env = "OUTHAUL_DOWNGRADE", value_parser = FalseyValueParser::new())]
+        downgrade: bool,
+    },
+    /// Signs a component as its publisher: writes FILE.cose beside it; the component stays as it is
+    Sign(PackSign),
+    /// Checks a component against FILE.cose
+    Verify {
+        /// The component, .wasm
+        file: PathBuf,
+        /// Who must have signed it: a key, or a name known here. Else anybody known here: `relay publisher show`
+        #[arg(long, value_name = "KEY", env = "OUTHAUL_PUBLISHER")]
+        publisher: Option<String>,
     },
     /// A node's packs, active or not
     List {
@@ -335,6 +357,53 @@ pub enum Pack {
         node: String,
         /// The pack's name
         pack: String,
+    },
+}
+
+/// `relay pack sign`.
+#[derive(Debug, Args)]
+pub struct PackSign {
+    /// The component, .wasm
+    pub file: PathBuf,
+    /// A publisher's key file. Default: operator/publisher.key in the home, made on first use
+    #[arg(long, value_name = "FILE", env = "OUTHAUL_PUBLISHER_KEY")]
+    pub key: Option<PathBuf>,
+    /// How long it may be installed anew: 12h, 30d; what is installed stays. Default: without end
+    #[arg(long = "for", value_name = "T", env = "OUTHAUL_FOR", value_parser = super::time::duration)]
+    pub lasts: Option<Duration>,
+}
+
+/// `relay publisher`.
+#[derive(Debug, Subcommand)]
+pub enum Publisher {
+    /// This home's publisher key (made on first use) and the other publishers that machines paired from here trust
+    Show,
+    /// Makes a new key, to which the old one hands on: grants stay, and nodes follow with the next deploy
+    Rotate,
+    /// Trusts a publisher: machines paired from here, and the nodes named. It needs the right `policy` there
+    Trust {
+        /// Its public key, from its `relay publisher show`, or a name known here
+        key: String,
+        /// What it is called
+        #[arg(long, value_name = "NAME", env = "OUTHAUL_PUBLISHER_NAME")]
+        name: Option<String>,
+        /// Its file publisher.rotations: shows nodes that the key follows one they trust
+        #[arg(long, value_name = "FILE", env = "OUTHAUL_ROTATIONS")]
+        rotations: Option<PathBuf>,
+        /// Ids, names or starts of ids
+        nodes: Vec<String>,
+    },
+    /// Trusts a publisher no more, here and on the nodes named; what it signed stops there
+    Distrust {
+        /// Its public key, or a name known here
+        key: String,
+        /// Ids, names or starts of ids
+        nodes: Vec<String>,
+    },
+    /// Takes a publisher's key back everywhere: what it signed stops, and nothing of it is installed again
+    Revoke {
+        /// Its public key, or a name known here
+        key: String,
     },
 }
 

@@ -28,19 +28,22 @@ pub(super) async fn describe(context: &Context, text: &str) -> Result<u8, Failur
     Ok(0)
 }
 
-/// Whether policy grants a power to a pack, as the node announced it.
-fn granted(node: &Known, pack: &str, power: &str) -> bool {
+/// How a power of a pack stands, as the node announced it: `waiting` is denied until the machine's owner has seen that
+/// this version asks for more than those before.
+fn state(node: &Known, pack: &str, power: &str) -> &'static str {
+    let names = |fact: &str| fact.split(' ').any(|entry| entry.split_once(':') == Some((pack, power)));
     match node.fact(native::DENIED_FACT) {
-        Some(denied) => !denied.split(' ').any(|entry| entry.split_once(':') == Some((pack, power))),
-        None => USUAL.contains(&power),
+        Some(denied) if !names(denied) => "granted",
+        Some(_) if node.fact(native::WAITING_FACT).is_some_and(names) => "waiting",
+        None if USUAL.contains(&power) => "granted",
+        _ => "denied",
     }
 }
 
 fn describe_json(seen: &Seen, packs: &[PackDescription]) -> Json {
     let known = &seen.known;
     let powers = |pack: &PackDescription| -> Json {
-        let state = |power: &String| if granted(known, &pack.name, power) { "granted" } else { "denied" };
-        pack.powers.iter().map(|power| json!({"name": power, "state": state(power)})).collect()
+        pack.powers.iter().map(|power| json!({"name": power, "state": state(known, &pack.name, power)})).collect()
     };
     let pack = |pack: &PackDescription| {
         json!({
@@ -74,18 +77,19 @@ fn describe_text(seen: &Seen, packs: &[PackDescription], now: u64) -> String {
             format!("processor {:.0} %, memory {:.0} %, up {}", figures.cpu_percent, figures.memory_percent, span(figures.uptime_secs));
         head.push(("load".into(), load));
     }
-    let facts = known.announce.iter().flat_map(|announce| &announce.content.facts).filter(|(key, _)| *key != native::DENIED_FACT);
+    let facts = known
+        .announce
+        .iter()
+        .flat_map(|announce| &announce.content.facts)
+        .filter(|(key, _)| ![native::DENIED_FACT, native::WAITING_FACT].contains(&key.as_str()));
     head.extend(facts.map(|(key, value)| (escape_control(key).into_owned(), escape_control(value).into_owned())));
     let width = head.iter().map(|(key, _)| key.chars().count()).max().unwrap_or(0);
     let mut lines: Vec<String> = head.iter().map(|(key, value)| format!("{key:width$}  {value}")).collect();
     for pack in packs {
         lines.push(String::new());
         lines.push(format!("pack {} {}  {}", escape_control(&pack.name), escape_control(&pack.version), hex::encode(&pack.digest[..6])));
-        let powers: Vec<String> = pack
-            .powers
-            .iter()
-            .map(|power| format!("{} {}", escape_control(power), if granted(known, &pack.name, power) { "granted" } else { "denied" }))
-            .collect();
+        let powers: Vec<String> =
+            pack.powers.iter().map(|power| format!("{} {}", escape_control(power), state(known, &pack.name, power))).collect();
         if !powers.is_empty() {
             lines.push(format!("  powers: {}", powers.join(", ")));
         }
@@ -166,6 +170,15 @@ mod tests {
               - zone: a name from `summary`
         ");
         assert!(agent.contains("  node.ping() -> "));
+    }
+
+    #[test]
+    fn a_power_that_waits_for_the_owner_is_told_from_one_that_is_denied() {
+        let mut known = seen(Some("thermal:files thermal:camera")).known;
+        let announce = known.announce.as_mut().expect("announced");
+        announce.content.facts.insert(native::WAITING_FACT.into(), "thermal:files".into());
+        assert_eq!(["files", "camera", "system"].map(|power| state(&known, "thermal", power)), ["waiting", "denied", "granted"]);
+        assert_eq!(state(&known, "other", "files"), "granted");
     }
 
     #[test]

@@ -228,11 +228,14 @@ pub(super) fn accept(context: &Context, text: &str) -> Result<u8, Failure> {
         "-" => std::io::read_to_string(std::io::stdin()).map_err(|error| Failure::new(Code::BadUsage, format!("read stdin: {error}")))?,
         text => text.to_owned(),
     };
-    let Offered { fleet, chain, relays } = GrantText::parse(&read)?;
+    let Offered { fleet, chain, relays, publishers } = GrantText::parse(&read)?;
     let authority = context.room.adopt(&fleet, &chain, relays.as_deref()).map_err(|failure| match failure.code {
         Code::BadSignature => failure.hint("it was changed on its way: have it sent again"),
         _ => failure,
     })?;
+    for key in publishers.iter().filter(|key| named(context, key).is_ok_and(|known| !known)) {
+        context.room.name_publisher(&key.id().short(), key)?;
+    }
     let config = context.room.config()?;
     let url = context.room.fleet()?.relays.and_then(|relays| relays.urls.first().cloned());
     if let (None, Some(url)) = (&config.relay, url) {
@@ -247,6 +250,11 @@ pub(super) fn accept(context: &Context, text: &str) -> Result<u8, Failure> {
         None => "next, with the relay's address and fingerprint from the fleet's owner: relay use URL --relay-key FINGERPRINT",
     });
     Ok(0)
+}
+
+/// Whether a publisher has a name here, so that accepting again renames nobody.
+fn named(context: &Context, key: &PublicKey) -> Result<bool, Failure> {
+    Ok(context.room.pinned_publishers()?.contains(key))
 }
 
 /// `relay operator grants`.
@@ -305,7 +313,7 @@ pub(super) async fn take_back(context: &Context, text: &str) -> Result<u8, Failu
     Ok(0)
 }
 
-fn late(failure: Failure) -> Failure {
+pub(super) fn late(failure: Failure) -> Failure {
     let hint = failure.hint.clone().unwrap_or_default();
     Failure { message: format!("signed and kept here, but the relay was not told: {}", failure.message), ..failure }
         .hint(format!("nodes hear of it with your next call to them. {hint}").trim_end())

@@ -1,5 +1,5 @@
 //! `relay pack`: ships components. The relay stores the bytes by their digest; the node fetches them, checks the digest
-//! that the operator signed, and activates. Nothing the relay does can change what runs.
+//! that the operator signed and the signature of the publisher, and activates. Nothing the relay does can change what runs.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -20,18 +20,19 @@ use serde_json::{Value as Json, json};
 use super::Context;
 use super::invoke::plain;
 use super::output::{failure_text, stderr_is_terminal, table};
+use super::sign::{Shipping, shipped};
 use super::time::ago;
 use crate::operator::{Drive, Seen, Session, now, unexpected};
 
 /// How long a node may take to fetch, check and compile; `--timeout` says otherwise.
 const INSTALL: Duration = Duration::from_secs(300);
 /// The same for what it has already.
-const CHANGE: Duration = Duration::from_secs(60);
+pub(super) const CHANGE: Duration = Duration::from_secs(60);
 /// Every WebAssembly file begins so.
 const MAGIC: &[u8] = b"\0asm";
 
 /// `relay pack deploy`.
-pub(super) async fn deploy(context: &Context, file: &Path, nodes: &[String]) -> Result<u8, Failure> {
+pub(super) async fn deploy(context: &Context, file: &Path, nodes: &[String], how: Shipping) -> Result<u8, Failure> {
     let bytes = read(file)?;
     let digest = sha256(&bytes);
     // Every node is known before anything is sent: a typing mistake changes nothing anywhere.
@@ -43,8 +44,8 @@ pub(super) async fn deploy(context: &Context, file: &Path, nodes: &[String]) -> 
             targets.push(seen);
         }
     }
+    let params = shipped(context, file, &bytes, how)?;
     store(context, &session, digest, &bytes).await?;
-    let params = Value::Map(vec![("digest".into(), digest.to_string().into()), ("size".into(), Value::Int(bytes.len() as i128))]);
     let mut results = Vec::with_capacity(targets.len());
     for seen in targets {
         let result = change(context, again(&session)?, &seen, native::INSTALL, params.clone(), INSTALL).await;
@@ -59,7 +60,7 @@ pub(super) async fn deploy(context: &Context, file: &Path, nodes: &[String]) -> 
     Ok(results.iter().find_map(|(_, result)| result.as_ref().err()).map_or(0, |failure| failure.code.exit()))
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     let bad = |what: &str| Failure::new(Code::BadUsage, format!("read `{}`: {what}", file.display()));
     let size = std::fs::metadata(file).map_err(|error| bad(&error.to_string()))?.len();
     if size > limits::PACK as u64 {
@@ -93,14 +94,14 @@ async fn store(context: &Context, session: &Session, digest: Digest, bytes: &[u8
 }
 
 /// The same link for another call: a handle on it, and a book of its own.
-fn again(session: &Session) -> Result<Session, Failure> {
+pub(super) fn again(session: &Session) -> Result<Session, Failure> {
     let dialer = Arc::clone(&session.dialer);
     let book = crate::operator::Book::open(&dialer.room, &dialer.fleet)?;
     Ok(Session { dialer, link: session.link.clone(), book })
 }
 
 /// One signed call of the agent's own.
-async fn change(
+pub(super) async fn change(
     context: &Context,
     session: Session,
     seen: &Seen,
@@ -136,12 +137,17 @@ fn tell_installed(context: &Context, seen: &Seen, result: &Result<Value, Failure
         Err(failure) => context.out.talk(&format!("{node}: {}", failure_text(failure, None))),
         Ok(value) => {
             context.out.data(&installed_text(node, value));
-            let pack = text(value, "name");
+            let (pack, waiting) = (text(value, "name"), texts(value, "waiting_powers"));
             for power in texts(value, "denied_powers") {
                 // Programs are granted one by one.
                 let item = if power == "process" { " PROGRAM" } else { "" };
+                let why = if waiting.contains(&power) {
+                    "which older versions did not, and waits for that machine's owner"
+                } else {
+                    "which is not granted"
+                };
                 context.out.talk(&format!(
-                    "{node}: {pack} asks for the power `{power}`, which is not granted; on that machine: agent allow {pack} {power}{item}"
+                    "{node}: {pack} asks for the power `{power}`, {why}; on that machine: agent allow {pack} {power}{item}"
                 ));
             }
         }
@@ -158,7 +164,7 @@ fn installed_text(node: &str, value: &Value) -> String {
     format!("{node}: {name} {version} ({digest}) is active{instead}: {commands}")
 }
 
-fn result_json(seen: &Seen, command: &str, result: &Result<Value, Failure>) -> Json {
+pub(super) fn result_json(seen: &Seen, command: &str, result: &Result<Value, Failure>) -> Json {
     let ty = native::command_of(command).and_then(|command| command.result);
     json!({
         "node": seen.known.node.name,

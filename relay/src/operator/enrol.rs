@@ -12,7 +12,7 @@ use outhaul_protocol::pairing::{Offer, Welcome};
 use outhaul_protocol::signed::Signed;
 
 use super::book::{Book, Known};
-use super::room::{Fleet, now};
+use super::room::{Fleet, Room, now};
 
 /// How long a certificate lasts. It outlives its signer's grant on purpose: a node leaves by being revoked.
 const CERTIFICATE_SECS: u64 = 10 * 365 * 24 * 3600;
@@ -28,6 +28,8 @@ pub struct Enroller {
     pub key: Arc<SecretKey>,
     /// its grants
     pub chain: Vec<Blob>,
+    /// its folder, for whom its machines trust to publish
+    pub room: Room,
 }
 
 /// How a new node is to be called: by the operator's word, else the agent's, else its host's.
@@ -121,7 +123,7 @@ impl Enroller {
             certificate,
             relays: Blob(relays.bytes().to_vec()),
             revocations: self.fleet.revocations.clone(),
-            publishers: Vec::new(),
+            publishers: self.room.pinned_publishers()?,
         })
     }
 }
@@ -161,13 +163,14 @@ mod tests {
     use super::*;
     use crate::operator::book::tests::Owner;
     use outhaul_protocol::keys::X25519Secret;
+    use outhaul_protocol::objects::Relays;
 
     fn offer(key: &SecretKey, name: Option<&str>) -> Offer {
         Offer { node: key.public(), mailbox: X25519Secret::generate().public(), name: name.map(str::to_owned) }
     }
 
     fn enroller(owner: &Owner) -> Enroller {
-        Enroller { fleet: owner.fleet.clone(), key: owner.key.clone(), chain: owner.chain.clone() }
+        Enroller { fleet: owner.fleet.clone(), key: owner.key.clone(), chain: owner.chain.clone(), room: owner.room.clone() }
     }
 
     #[test]
@@ -216,6 +219,20 @@ mod tests {
         assert_eq!((second.node.name.as_str(), second.node.replaces), ("bench", Some(first.id())));
         book.keep(&second).expect("keeps");
         assert_eq!(book.resolve("bench").expect("one"), Some(two.id()));
+    }
+
+    #[test]
+    fn a_new_machine_trusts_the_publishers_of_who_pairs_it() {
+        let owner = Owner::new();
+        let (enroller, mut book, key) = (enroller(&owner), owner.book(), SecretKey::generate());
+        let known = enroller.certify(&mut book, &offer(&key, Some("bench-1")), &NameWish::default()).expect("certifies");
+        let own = owner.room.publisher_or_new().expect("made").0.public();
+        let other = SecretKey::generate().public();
+        owner.room.name_publisher("acme", &other).expect("named");
+        let list = Relays { iss: owner.key.id(), aud: owner.fleet.key.id(), iat: now(), serial: 1, keys: vec![], urls: vec![] };
+        let fleet = Fleet { relays: Some(Signed::sign(&owner.key, &list)), ..owner.fleet.clone() };
+        let welcome = Enroller { fleet, ..enroller }.welcome(&known).expect("a welcome");
+        assert_eq!(welcome.publishers, [own, other]);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! relays           the newest signed `relays`
 //! revocations      the newest signed `revocations`, with its chain and when it was accepted here
 //! operators.toml   names for other operators' keys
+//! publisher.key    signs packs; see [`super::publishers`] for what else there is about publishers
 //! grants/own       the chain this operator acts by; grants/ID.json what it gave to others
 //! nodes/ID.NAME    what is known of a node
 //! cache/DIGEST     descriptions of packs

@@ -93,7 +93,7 @@ impl Dialer {
     /// The operator as certificates know it.
     #[must_use]
     pub fn enroller(&self) -> Enroller {
-        Enroller { fleet: self.fleet.clone(), key: self.key.clone(), chain: self.chain.clone() }
+        Enroller { fleet: self.fleet.clone(), key: self.key.clone(), chain: self.chain.clone(), room: self.room.clone() }
     }
 
     /// Hands the node what it does not know yet: relays, revocations, its own newer certificate.
