@@ -18,6 +18,7 @@ pub mod native;
 pub mod objects;
 pub mod pairing;
 pub mod scan;
+pub mod secret;
 pub mod signed;
 pub mod text;
 pub mod time;
