@@ -15,6 +15,7 @@ pub mod facts;
 pub mod link;
 pub mod native;
 pub mod outlet;
+pub mod outside;
 pub mod packs;
 pub mod pair;
 pub mod pins;
@@ -24,6 +25,7 @@ pub mod receipts;
 pub mod run;
 pub mod shelf;
 pub mod show;
+pub mod vault;
 
 #[cfg(test)]
 pub(crate) mod testing;

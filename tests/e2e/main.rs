@@ -11,3 +11,4 @@ mod packs;
 mod pairing;
 mod restarts;
 mod run;
+mod web;
