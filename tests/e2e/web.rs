@@ -111,7 +111,7 @@ fn tls_believes_the_systems_roots_and_nobody_else() -> Result<()> {
     // Of the same name, and somebody else's.
     std::fs::write(path("other.pem"), rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?.cert.pem())?;
     let refused = ask_over_tls(&path("other.pem"), &authority)?;
-    assert_eq!(refused["error"]["message"], "TlsCertificateError", "{refused}");
+    assert_eq!(refused["error"]["message"], "TLS-certificate-error", "{refused}");
     Ok(())
 }
 

@@ -201,12 +201,12 @@ async fn nothing_can_be_smuggled_into_a_head() {
     let mut server = Server::start(answer("hello")).await;
     let granted = grants(json!({ "hosts": [server.plain()] }));
     for (headers, said) in [
-        (json!([["x", "a\r\ny: b"]]), "InvalidSyntax"),
-        (json!([["x\r\ny", "a"]]), "InvalidSyntax"),
-        (json!([["host", "other.test"]]), "Forbidden"),
-        (json!([["Connection", "keep-alive"]]), "Forbidden"),
-        (json!([["transfer-encoding", "chunked"]]), "Forbidden"),
-        (json!([["content-length", "5"], ["content-length", "6"]]), "InvalidSyntax"),
+        (json!([["x", "a\r\ny: b"]]), "invalid-syntax"),
+        (json!([["x\r\ny", "a"]]), "invalid-syntax"),
+        (json!([["host", "other.test"]]), "forbidden"),
+        (json!([["Connection", "keep-alive"]]), "forbidden"),
+        (json!([["transfer-encoding", "chunked"]]), "forbidden"),
+        (json!([["content-length", "5"], ["content-length", "6"]]), "invalid-syntax"),
     ] {
         let said_by = error(&fetch(&granted, with(get(&server.plain()), "headers", headers)).await);
         assert!(said_by.contains(said), "{said_by}");
@@ -224,9 +224,11 @@ async fn endless_and_oversized_bodies_are_cut() {
     let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_owned();
     let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
     let endless = Server::start(vec![Step::Say(head), Step::Repeat(chunk)]).await;
-    let over = format!("HttpResponseBodySize(Some({mebibyte}))");
+    // WASI has no code for a body that fails half way, only a text.
+    let over = format!("HTTP response body size exceeds limit: {mebibyte} bytes");
     assert_eq!(error(&call(&grant(&endless), "web.drain", json!({ "request": get(&endless.plain()) })).await), over);
     let mut announced = Server::start(vec![Step::Say("HTTP/1.1 200 OK\r\ncontent-length: 1048577\r\n\r\n".into()), Step::Hold]).await;
+    let over = format!("HTTP-response-body-size({mebibyte})");
     assert_eq!(error(&fetch(&grant(&announced), get(&announced.plain())).await), over);
     announced.left().await;
     let full = Server::start(answer(&"x".repeat(mebibyte))).await;
@@ -234,10 +236,11 @@ async fn endless_and_oversized_bodies_are_cut() {
     assert_eq!(ended.value(), &Value::Int(mebibyte as i128));
     let mut server = Server::start(answer("hello")).await;
     let post = with(get(&server.plain()), "method", json!("POST"));
+    let granted = grant(&server);
     let upload =
-        async |bytes: usize, request: &Json| call(&grant(&server), "web.upload", json!({ "request": request, "bytes": bytes })).await;
+        async |bytes: usize, request: &Json| call(&granted, "web.upload", json!({ "request": request, "bytes": bytes })).await;
     let said = error(&upload(mebibyte + 4096, &post).await);
-    assert!(said.contains("HttpRequestBodySize") || said.contains("Closed"), "{said}");
+    assert!(said.contains("HTTP-request-body-size") || said.contains("closed"), "{said}");
     let announced = with(post.clone(), "headers", json!([["content-length", (mebibyte + 1).to_string()]]));
     assert!(upload(mebibyte + 1, &announced).await.result.is_err());
     assert!(server.is_quiet(), "neither came whole");
@@ -249,9 +252,9 @@ async fn endless_and_oversized_bodies_are_cut() {
 async fn slow_answers_end_at_the_owners_time_and_at_the_calls() {
     let silent = Server::start(vec![Step::Hold]).await;
     let stuck = Server::start(vec![Step::Say("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc".into()), Step::Hold]).await;
-    for server in [&silent, &stuck] {
+    for (server, said) in [(&silent, "HTTP-response-timeout"), (&stuck, "HTTP response timeout")] {
         let granted = grants(json!({ "hosts": [server.plain()], "timeout_secs": 1 }));
-        assert_eq!(error(&fetch(&granted, get(&server.plain())).await), "HttpResponseTimeout");
+        assert_eq!(error(&fetch(&granted, get(&server.plain())).await), said);
     }
     let mut server = Server::start(vec![Step::Hold]).await;
     let granted = Arc::new(grants(json!({ "hosts": [server.plain()], "timeout_secs": 3600 })));
@@ -270,12 +273,12 @@ async fn a_bomb_of_headers_is_cut() {
     let long = Server::start(vec![begin(), Step::Say("x: ".into()), Step::Repeat("y".repeat(4096))]).await;
     for server in [many, long] {
         let said = error(&fetch(&grants(json!({ "hosts": [server.plain()] })), get(&server.plain())).await);
-        assert!(said.starts_with("HttpResponseHeaderSectionSize"), "{said}");
+        assert!(said.starts_with("HTTP-response-header-section-size"), "{said}");
     }
     let garbage = Server::start(vec![Step::Say("SSH-2.0-OpenSSH_9.2\r\n\r\n".into())]).await;
-    assert_eq!(error(&fetch(&grants(json!({ "hosts": [garbage.plain()] })), get(&garbage.plain())).await), "HttpProtocolError");
+    assert_eq!(error(&fetch(&grants(json!({ "hosts": [garbage.plain()] })), get(&garbage.plain())).await), "HTTP-protocol-error");
     let cut = Server::start(vec![Step::Say("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc".into())]).await;
-    assert_eq!(error(&fetch(&grants(json!({ "hosts": [cut.plain()] })), get(&cut.plain())).await), "ConnectionTerminated");
+    assert_eq!(error(&fetch(&grants(json!({ "hosts": [cut.plain()] })), get(&cut.plain())).await), "connection terminated");
 }
 
 #[tokio::test]
@@ -284,14 +287,14 @@ async fn only_so_many_requests_of_a_call_are_under_way() {
     let granted = grants(json!({ "hosts": [server.plain()], "concurrent": 2 }));
     let hoard = async |count: u32| call(&granted, "web.hoard", json!({ "request": get(&server.plain()), "count": count })).await;
     assert_eq!(hoard(2).await.value(), &Value::Int(2));
-    assert_eq!(error(&hoard(3).await), "ConnectionLimitReached");
+    assert_eq!(error(&hoard(3).await), "connection-limit-reached");
 }
 
 #[tokio::test]
 async fn a_name_nobody_knows_and_a_port_nobody_has_are_errors_of_the_packs() {
     let granted = grants(json!({ "hosts": ["http://nowhere.test", "http://127.0.0.1:1"] }));
-    assert!(error(&fetch(&granted, get("http://nowhere.test")).await).starts_with("DnsError"));
-    assert_eq!(error(&fetch(&granted, get("http://127.0.0.1:1")).await), "ConnectionRefused");
+    assert!(error(&fetch(&granted, get("http://nowhere.test")).await).starts_with("DNS-error"));
+    assert_eq!(error(&fetch(&granted, get("http://127.0.0.1:1")).await), "connection-refused");
 }
 
 fn bound(origin: &str) -> Json {
@@ -319,7 +322,7 @@ async fn a_secret_goes_to_its_host_over_tls_and_nowhere_else() {
     // Another server in that host's place is not told.
     let origin = format!("stranger.test:{}", home.port);
     let granted = grants(json!({ "hosts": [origin], "private": ["127.0.0.1"], "headers": bound(&origin) }));
-    assert_eq!(error(&fetch(&granted, get(&format!("https://{origin}"))).await), "TlsCertificateError");
+    assert_eq!(error(&fetch(&granted, get(&format!("https://{origin}"))).await), "TLS-certificate-error");
     assert!(home.is_quiet());
 }
 

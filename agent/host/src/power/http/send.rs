@@ -119,10 +119,8 @@ impl Pinned {
             .await
             .map_err(|error| of_hyper(&error))?;
         let deadline = self.deadline;
-        let mut connection: Boxed<'static, ()> = Box::pin(async move {
-            // How it ended is what the body says.
-            drop(timeout_at(deadline, connection).await);
-        });
+        // How it ends is what the answer, or its body, says.
+        let mut connection: Boxed<'static, ()> = Box::pin(async move { drop(connection.await) });
         let answer_by = times.first_byte.map_or(deadline, |first| deadline.min(connected + first));
         let response = timeout_at(answer_by, driven(sender.send_request(request), &mut connection)).await;
         let response = response.map_err(|_| HttpError::Timeout(Step::Answer))?.map_err(|error| of_hyper(&error))?;
@@ -131,7 +129,8 @@ impl Pinned {
         }
         tracing::debug!(pack = self.permitted.pack, target = %self.permitted.target, status = response.status().as_u16(), "a pack's request was answered");
         let response = response.map(|body| Limited::received(body, most, deadline, times.between_bytes, place));
-        Ok(Answered { response, connection })
+        let rest = async move { drop(timeout_at(deadline, connection).await) };
+        Ok(Answered { response, connection: Box::pin(rest) })
     }
 
     /// Connects to the first judged address that takes the connection.
