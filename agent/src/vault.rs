@@ -124,6 +124,7 @@ pub fn read_value(name: &str) -> Result<SecretBytes, Failure> {
         io::stderr().flush().map_err(failed)?;
         typed(&mut stdin.lock(), &mut bytes).map_err(failed)?;
         if bytes.last() == Some(&CTRL_C) {
+            eprintln!();
             return Err(Failure::new(Code::Cancelled, "nothing was set"));
         }
     } else {

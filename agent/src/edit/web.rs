@@ -93,6 +93,9 @@ pub(super) fn allow(table: &mut dyn TableLike, items: &Items, notes: &mut Vec<St
             let bound = inline(bound, &key)?;
             put(bound, &name.to_string(), template.to_string().into());
         }
+        if host.is_overheard() && !items.web.secrets().is_empty() {
+            notes.push(format!("warning: `{host}` is spoken to in the clear, so that the network reads the secrets of this header"));
+        }
         if host.is_localhost() && private.is_empty() {
             notes.push(
                 "`localhost` leads to addresses of this machine, which have to be named too: --private 127.0.0.1 --private ::1".into(),
@@ -245,12 +248,15 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_by_name_needs_its_addresses_too() {
+    fn what_an_owner_may_not_expect_is_said() {
         let (_dir, mut edit, pack) = edit("");
         let notes = edit.allow(&pack, None, Power::Http, &items(&["http://localhost:11434"], &[], &[], &[])).expect("allowed");
         assert_eq!(
             notes,
             ["`localhost` leads to addresses of this machine, which have to be named too: --private 127.0.0.1 --private ::1"]
         );
+        let bound = items(&["http://10.0.0.5"], &[], &[], &["authorization={secret:token}"]);
+        let notes = edit.allow(&pack, None, Power::Http, &bound).expect("allowed");
+        assert_eq!(notes, ["warning: `http://10.0.0.5` is spoken to in the clear, so that the network reads the secrets of this header"]);
     }
 }

@@ -159,7 +159,9 @@ impl Permitted {
         let target = Target::parse(scheme, authority)
             .map_err(|why| HttpError::Denied(format!("pack `{pack}` may not reach `{}`: {why}", shown(authority))))?;
         let host = shell_word(&target.to_string());
-        let origin = grant.and_then(|grant| grant.hosts.iter().find(|origin| origin.covers(&target)));
+        // The host itself before a star that covers it too: headers are bound to it.
+        let covering = grant.map(|grant| grant.hosts.iter().filter(|origin| origin.covers(&target)));
+        let origin = covering.and_then(|origins| origins.max_by_key(|origin| origin.is_one_host()));
         let (Some(grant), Some(origin)) = (grant, origin) else {
             return Err(denied(format!("reach `{target}`"), host));
         };
@@ -203,6 +205,15 @@ mod tests {
             refused(Some(&owners), "a@b.org", &Method::GET),
             "pack `web` may not reach `a@b.org`: it names a user, which no request may"
         );
+    }
+
+    #[test]
+    fn a_host_that_is_named_goes_before_a_star() {
+        let owners = grant(r#"{"hosts":["*.example.org","api.example.org"],"headers":{"api.example.org":{"a":"b"}}}"#).expect("a grant");
+        let origin = |authority: &str| {
+            Permitted::judge("web", Some(&owners), Scheme::Https, authority, &Method::GET).expect("granted").origin.to_string()
+        };
+        assert_eq!((origin("api.example.org").as_str(), origin("b.example.org").as_str()), ("api.example.org", "*.example.org"));
     }
 
     #[test]

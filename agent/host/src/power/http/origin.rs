@@ -190,6 +190,13 @@ impl Origin {
         !self.below
     }
 
+    /// Whether it is another machine that is spoken to in the clear.
+    #[must_use]
+    pub fn is_overheard(&self) -> bool {
+        let here = self.is_localhost() || self.address().is_some_and(|address| address.is_loopback());
+        self.target.scheme == Scheme::Http && !here
+    }
+
     /// Whether it is this machine by its usual name, which leads to an address that has to be named too.
     #[must_use]
     pub fn is_localhost(&self) -> bool {
@@ -307,6 +314,9 @@ mod tests {
             assert_eq!(Origin::parse(text).expect(text).to_string(), text);
         }
         assert_eq!(Origin::parse("https://API.example.org:443").expect("an entry").to_string(), "api.example.org");
+        let overheard = |text: &str| Origin::parse(text).expect(text).is_overheard();
+        assert!(overheard("http://10.0.0.5") && overheard("http://*.lab.example"));
+        assert!(!overheard("10.0.0.5") && !overheard("http://127.0.0.1:8080") && !overheard("http://localhost"));
         for text in
             ["*", "*.org", "*.10.0.0.5", "a.*.org", "ftp://example.org", "https://example.org/", "example.org/x", "http://", "a@b.org"]
         {
