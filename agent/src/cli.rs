@@ -17,12 +17,13 @@ use serde_json::{Value as Json, json};
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
-use crate::config::FILE;
-use crate::edit::Items;
+use crate::config::{AgentConfig, FILE};
+use crate::edit::{Items, Web};
 use crate::pair::{self, News, Wish};
 use crate::pins::Membership;
 use crate::show;
 use crate::trust;
+use crate::vault::{self, Vault};
 
 /// Outhaul's agent: dials out to a relay, hosts capability packs, listens on nothing.
 #[derive(Debug, Parser)]
@@ -45,6 +46,8 @@ const EXAMPLES: &str = "Examples:
   agent pair --relay ws://127.0.0.1:8765 --code 482913 --name bench-1
   agent run
   agent allow system process uname df
+  agent secret set api_token
+  agent allow shots http api.example.org --header 'authorization=Bearer {secret:api_token}'
   agent policy show";
 
 #[derive(Debug, Subcommand)]
@@ -59,9 +62,10 @@ enum Command {
     Status,
     /// Grants a pack a power, in agent.toml; a running agent sees it at the next call.
     ///
-    /// POWER is process (ITEMs: programs), camera (ITEMs: devices; all without), gpu or system. Comments and order of
-    /// the file stay. A grant to an embedded pack belongs to its name; to a deployed one, to its name and publisher, in
-    /// every version. A version that asks for more powers than those you decided on waits for you: `agent policy show`.
+    /// POWER is process (ITEMs: programs), camera (ITEMs: devices; all without), http (ITEMs: hosts), secrets (ITEMs:
+    /// names), gpu or system. Comments and order of the file stay. A grant to an embedded pack belongs to its name; to a
+    /// deployed one, to its name and publisher, in every version. A version that asks for more powers than those you
+    /// decided on waits for you: `agent policy show`.
     Allow(Grant),
     /// Takes a power of a pack away, or some of its items.
     Deny(Grant),
@@ -77,6 +81,11 @@ enum Command {
     Trust {
         #[command(subcommand)]
         command: Option<Trust>,
+    },
+    /// Keeps passwords and tokens for packs' web requests.
+    Secret {
+        #[command(subcommand)]
+        command: Secret,
     },
     /// Compiles the component on stdin; the agent runs this for itself.
     #[command(name = crate::packs::COMPILE, hide = true)]
@@ -108,6 +117,26 @@ enum Trust {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum Secret {
+    /// Sets a secret: the value is typed without being shown, or comes on stdin; a last line break is left out.
+    ///
+    /// It counts at the next request. Give it to a pack's requests with: agent allow PACK http HOST --header
+    /// 'authorization=Bearer {secret:NAME}'; the pack never sees it then. To a pack that needs the value itself: agent allow
+    /// PACK secrets NAME.
+    Set {
+        /// Lower-case letters, digits, `_` and `-`.
+        name: String,
+    },
+    /// Lists names, and what they are for; never values.
+    List,
+    /// Removes a secret; requests that need it are denied from then on.
+    Remove {
+        /// Which.
+        name: String,
+    },
+}
+
 #[derive(Debug, Args)]
 struct Pair {
     /// The relay: ws://HOST:8765 or wss://HOST. Default: the one in agent.toml.
@@ -134,9 +163,10 @@ struct Pair {
 struct Grant {
     /// A pack's name, or sha256:DIGEST for one version of it.
     pack: String,
-    /// process, camera, gpu or system.
+    /// process, camera, http, secrets, gpu or system.
     power: String,
-    /// Programs (a name, or an absolute path) or cameras (such as video0).
+    /// Programs (a name, or an absolute path), cameras (such as video0), secrets' names, or hosts: api.example.org,
+    /// *.example.net:8443, http://10.0.0.5:8080; without http:// a host is spoken to over TLS only.
     items: Vec<String>,
     /// Lets callers set this environment variable for programs.
     #[arg(long = "env", env = "OUTHAUL_GRANT_ENV", value_name = "NAME", value_delimiter = ',')]
@@ -147,18 +177,30 @@ struct Grant {
     /// The longest a program may run.
     #[arg(long, env = "OUTHAUL_GRANT_MAX_SECS", value_name = "SECONDS")]
     max_secs: Option<u64>,
+    /// Grants http this method too; GET and HEAD are granted with the first host.
+    #[arg(long = "method", env = "OUTHAUL_GRANT_METHOD", value_name = "METHOD", value_delimiter = ',')]
+    methods: Vec<String>,
+    /// Lets http reach this address or network although it is not public: 10.0.0.5, 192.168.7.0/24. Addresses of a cloud's
+    /// metadata service are named one by one.
+    #[arg(long, env = "OUTHAUL_GRANT_PRIVATE", value_name = "ADDRESS", value_delimiter = ',')]
+    private: Vec<String>,
+    /// Adds this header to http's requests to the hosts named here, over whatever the pack sets; {secret:NAME} in it stands
+    /// for a secret.
+    #[arg(long = "header", env = "OUTHAUL_GRANT_HEADER", value_name = "NAME=VALUE")]
+    headers: Vec<String>,
 }
 
 impl Grant {
     fn power(&self) -> Result<Power, Failure> {
         Power::parse(&self.power).ok_or_else(|| {
             Failure::new(Code::BadUsage, format!("there is no power `{}`", self.power.escape_debug()))
-                .hint("the powers are process, camera, gpu and system")
+                .hint("the powers are process, camera, http, secrets, gpu and system")
         })
     }
 
     fn items(&self) -> Items {
-        Items { items: self.items.clone(), env: self.variables.clone(), cwd: self.cwd.clone(), max_secs: self.max_secs }
+        let web = Web { methods: self.methods.clone(), private: self.private.clone(), headers: self.headers.clone() };
+        Items { items: self.items.clone(), env: self.variables.clone(), cwd: self.cwd.clone(), max_secs: self.max_secs, web }
     }
 }
 
@@ -247,6 +289,7 @@ fn act(cli: &Cli) -> Result<(), Failure> {
             Ok(())
         }
         Command::Trust { command } => trust(&home, cli.json, command.as_ref()),
+        Command::Secret { command } => secret(&home, command, cli.json),
         Command::Compile => Err(Failure::new(Code::Internal, "handled before")),
     }
 }
@@ -366,6 +409,40 @@ fn tell(news: &News<'_>, json: bool) {
     }
 }
 
+fn secret(home: &Home, command: &Secret, json: bool) -> Result<(), Failure> {
+    let vault = Vault::new(home);
+    let (name, done) = match command {
+        Secret::List => return secrets(home, &vault, json),
+        Secret::Set { name } => {
+            vault.check(name)?;
+            let before = vault.set(name, &vault::read_value(name)?)?;
+            (name, if before { "replaced" } else { "set" })
+        }
+        Secret::Remove { name } => (name, if vault.remove(name)? { "removed" } else { "not there" }),
+    };
+    print(&if json { json!({ "ok": true, "secret": name, "done": done }).to_string() } else { format!("{name}: {done}") });
+    Ok(())
+}
+
+fn secrets(home: &Home, vault: &Vault, json: bool) -> Result<(), Failure> {
+    let (names, uses) = (vault.names()?, vault::uses(&AgentConfig::load(home)?));
+    let used = |name: &String| uses.get(name).cloned().unwrap_or_default();
+    if json {
+        let missing: Vec<&String> = uses.keys().filter(|name| !names.contains(name)).collect();
+        let list: Vec<Json> = names.iter().map(|name| json!({ "name": name, "used_by": used(name) })).collect();
+        print(&json!({ "secrets": list, "missing": missing }).to_string());
+        return Ok(());
+    }
+    for name in &names {
+        let used = used(name);
+        print(&format!("{name}  {}", if used.is_empty() { "not used".to_owned() } else { used.join(", ") }));
+    }
+    for (name, used) in uses.iter().filter(|(name, _)| !names.contains(name)) {
+        eprintln!("{name} is not set, but used by {}; agent secret set {name}", used.join(", "));
+    }
+    Ok(())
+}
+
 fn change(home: &Home, json: bool, grant: &Grant, allow: bool) -> Result<(), Failure> {
     let power = grant.power()?;
     let change = show::change(home, &grant.pack, power, &grant.items(), allow)?;
@@ -430,6 +507,11 @@ mod tests {
             "allow system process uname --env LANG,TZ --cwd /srv --max-secs 60",
             "allow camera camera",
             "deny camera camera video0",
+            "allow shots http api.example.org *.example.net:8443 --method POST,PUT --private 10.0.0.5 --header a=b",
+            "allow shots secrets api_token",
+            "secret set api_token",
+            "secret list",
+            "secret remove api_token --json",
             "policy",
             "policy show",
             "trust",
@@ -440,7 +522,7 @@ mod tests {
         ] {
             parse(words).expect(words);
         }
-        for words in ["", "pair --code", "allow system", "polic", "run now"] {
+        for words in ["", "pair --code", "allow system", "polic", "run now", "secret set", "secret set token hunter2"] {
             assert_eq!(parse(words).expect_err(words).exit_code(), 2, "{words}");
         }
     }
@@ -465,7 +547,7 @@ mod tests {
         let mut command = Cli::command().term_width(100).mut_args(blank).mut_subcommands(|part| part.mut_args(blank));
         command.build();
         let mut all = vec![command.render_long_help().to_string()];
-        for name in ["pair", "allow", "trust"] {
+        for name in ["pair", "allow", "trust", "secret"] {
             let part = command.find_subcommand_mut(name).expect("is there");
             all.push(part.render_long_help().to_string());
         }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use outhaul_home::Home;
-use outhaul_host::power::{camera, process};
+use outhaul_host::power::{camera, http, process, secrets};
 use outhaul_link::url::RelayUrl;
 use outhaul_protocol::error::Failure;
 use outhaul_protocol::keys::{Digest, PublicKey};
@@ -163,6 +163,10 @@ pub struct PackPolicy {
     pub gpu: Option<bool>,
     /// The machine's figures.
     pub system: Option<bool>,
+    /// Whom it may send web requests to.
+    pub http: Option<http::Grant>,
+    /// Secrets it may read.
+    pub secrets: secrets::Grant,
 }
 
 /// `process = { … }`
@@ -370,6 +374,16 @@ camera = true
 acme = "{key}"
 [publishers.refuse]
 other = "{key}"
+[packs.shots]
+secrets = ["api_token"]
+[packs.shots.http]
+hosts = ["api.example.org", "*.example.net:8443", "http://10.0.0.5:8080"]
+methods = ["GET", "POST"]
+private = ["10.0.0.5", "192.168.7.0/24"]
+max_mib = 32
+timeout_secs = 60
+concurrent = 4
+headers."api.example.org" = {{ authorization = "Bearer {{secret:api_token}}" }}
 [packs.thermal]
 digest = "{hex}"
 publisher = "{key}"
@@ -393,6 +407,10 @@ gpu = true
         assert_eq!((&thermal.publisher, thermal.asked.as_deref()), (&Some(Key(key)), Some(&["camera".to_owned(), "system".into()][..])));
         assert_eq!((&config.publishers.trust["acme"], &config.publishers.refuse["other"]), (&Key(key), &Key(key)));
         assert!(config.packs.contains_key(&PackKey::Digest(Digest([0xab; 32]))));
+        let shots = &config.packs[&PackKey::Name("shots".into())];
+        let http = shots.http.as_ref().expect("written");
+        assert_eq!((http.hosts.len(), http.methods.len(), http.private.len(), http.headers.len()), (3, 2, 2, 1));
+        assert_eq!((http.max_mib, http.timeout_secs, http.concurrent, shots.secrets.names.len()), (32, 60, 4, 1));
     }
 
     #[test]
@@ -425,6 +443,16 @@ gpu = true
             "[packs.system]\nprocess = { allow = [\"df\"], shell = true }",
             "[packs.camera]\ncamera = \"video0\"",
             "[packs.camera]\ncamera = { device = [\"video0\"] }",
+            "[packs.shots]\nhttp = true",
+            "[packs.shots]\nhttp = { hosts = [\"api.example.org\",\n \"https://example.org/x\"] }",
+            "[packs.shots]\nhttp = { hosts = [\"2130706433\"] }",
+            "[packs.shots]\nhttp = { hosts = [\"a.org\"], methods = [\"TRACE\"] }",
+            "[packs.shots]\nhttp = { hosts = [\"a.org\"], private = [\"10.0.0.5/8\"] }",
+            "[packs.shots.http]\nhosts = [\"a.org\"]\nheaders.\"b.org\" = { authorization = \"x\" }",
+            "[packs.shots.http]\nhosts = [\"a.org\"]\nheaders.\"a.org\" = { host = \"b.org\" }",
+            "[packs.shots.http]\nhosts = [\"a.org\"]\nheaders.\"a.org\" = { authorization = \"{secret:A}\" }",
+            "[packs.shots]\nhttp = { hosts = [\"a.org\"], timeout_secs = 0 }",
+            "[packs.shots]\nsecrets = [\"Api-Token\"]",
             "[packs.thermal]\ndigest = \"abc\"",
             "[packs.thermal]\npublisher = \"abc\"",
             "[publishers.trust]\nacme = \"0000000000000000000000000000000000000000000000000000000000000000\"",

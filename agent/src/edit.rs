@@ -2,6 +2,7 @@
 //! read back by the rules of [`crate::config`] before it takes the old file's place, so no edit leaves a broken policy.
 
 mod publishers;
+mod web;
 
 use std::path::{Path, PathBuf};
 
@@ -14,10 +15,12 @@ use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
 
 use crate::config::{self, AgentConfig, PackKey};
 
+pub use web::Web;
+
 /// A grant as the owner types it.
 #[derive(Debug, Clone, Default)]
 pub struct Items {
-    /// Programs, or cameras.
+    /// Programs, cameras, hosts or secrets.
     pub items: Vec<String>,
     /// Variables a caller may set.
     pub env: Vec<String>,
@@ -25,6 +28,8 @@ pub struct Items {
     pub cwd: Vec<String>,
     /// Seconds a program may run.
     pub max_secs: Option<u64>,
+    /// What goes with hosts.
+    pub web: Web,
 }
 
 impl Items {
@@ -87,6 +92,8 @@ impl ConfigEdit {
         match power {
             Power::Process => allow_programs(table, items, &mut notes)?,
             Power::Camera => allow_cameras(table, &items.items)?,
+            Power::Http => web::allow(table, items, &mut notes)?,
+            Power::Secrets => add(table, "secrets", &items.items),
             Power::Gpu | Power::System => put(table, power.name(), true.into()),
             Power::Output | Power::Log => notes.push(format!("`{}` is always granted; nothing to do", power.name())),
         }
@@ -96,7 +103,7 @@ impl ConfigEdit {
     /// Takes a power away, or some of it. False when there was nothing to take.
     pub fn deny(&mut self, key: &PackKey, power: Power, items: &Items) -> Result<bool, Failure> {
         check(power, items, false)?;
-        let taken = matches!(power, Power::Process | Power::Camera);
+        let taken = matches!(power, Power::Process | Power::Camera | Power::Http | Power::Secrets);
         if taken && self.document.get("packs").and_then(|packs| packs.get(key.to_string())).is_none() {
             return Ok(false);
         }
@@ -109,6 +116,8 @@ impl ConfigEdit {
                 }
             }
             Power::Camera => deny_cameras(table, key, &items.items)?,
+            Power::Http => web::deny(table, items)?,
+            Power::Secrets => take(table, "secrets", &items.items),
             // Many packs have these by default: to take them away is to say so.
             Power::Gpu | Power::System => put(table, power.name(), false.into()),
             Power::Output | Power::Log => return Err(usage(format!("`{}` cannot be denied: every call has it", power.name()))),
@@ -134,6 +143,9 @@ fn usage(message: String) -> Failure {
 
 /// What the words after a power mean, and whether they may stand there.
 fn check(power: Power, items: &Items, allowing: bool) -> Result<(), Failure> {
+    if power != Power::Http && items.web != Web::default() {
+        return Err(usage(format!("`--method`, `--private` and `--header` belong to `http`, not to `{}`", power.name())));
+    }
     match power {
         Power::Process if allowing && items.items.is_empty() && items.only_items() => {
             Err(usage("`process` is granted program by program: name at least one".into())
@@ -147,6 +159,8 @@ fn check(power: Power, items: &Items, allowing: bool) -> Result<(), Failure> {
         }
         _ if !items.only_items() => Err(usage(format!("`--env`, `--cwd` and `--max-secs` belong to `process`, not to `{}`", power.name()))),
         Power::Camera => Ok(()),
+        Power::Http => web::check(items, allowing),
+        Power::Secrets => web::check_secrets(&items.items, allowing),
         _ if items.items.is_empty() => Ok(()),
         _ => Err(usage(format!("`{}` is granted as a whole; `{}` cannot be named", power.name(), items.items.join(" ").escape_debug()))),
     }

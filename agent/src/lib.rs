@@ -16,6 +16,7 @@ pub mod facts;
 pub mod link;
 pub mod native;
 pub mod outlet;
+pub mod outside;
 pub mod packs;
 pub mod pair;
 pub mod pins;
@@ -27,6 +28,7 @@ pub mod run;
 pub mod shelf;
 pub mod show;
 pub mod trust;
+pub mod vault;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -17,6 +17,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use outhaul_home::{Home, Secret};
+use outhaul_host::power::http::Outside;
 use outhaul_host::{Compiler, Host, HostConfig};
 use outhaul_protocol::describe::AnnouncedPack;
 use outhaul_protocol::error::{Code, Failure};
@@ -30,6 +31,7 @@ use self::vouched::shelved;
 pub use crate::active::Active;
 use crate::active::Table;
 use crate::config::AgentConfig;
+use crate::outside;
 use crate::shelf::{Entry, Index, Shelf, Version};
 
 /// The packs every agent has, by name.
@@ -117,7 +119,7 @@ impl Secret for CacheKey {
 }
 
 /// A host as an agent's home and configuration have it.
-fn host(agent: &Path, config: &AgentConfig) -> Result<Host, Failure> {
+fn host(agent: &Path, config: &AgentConfig, outside: Outside) -> Result<Host, Failure> {
     let (key, _) = outhaul_home::load_or_create_secret_key(&agent.join("cache.key"), || CacheKey(Zeroizing::new(random())))?;
     let program =
         std::env::current_exe().map_err(|error| Failure::new(Code::Internal, format!("find the agent's own program: {error}")))?;
@@ -128,6 +130,7 @@ fn host(agent: &Path, config: &AgentConfig) -> Result<Host, Failure> {
         memory_bytes: config.limits.memory_mib as usize * (1 << 20),
         calls: config.limits.calls,
         camera_test_pattern: config.camera.test_pattern,
+        outside,
     })
 }
 
@@ -135,7 +138,7 @@ impl PackSet {
     /// Loads all packs of a home; compiled code comes from its cache.
     pub async fn open(home: &Home, config: &AgentConfig, trust: &Trust) -> Result<Self, Failure> {
         let agent = home.agent()?;
-        let host = host(&agent, config)?;
+        let host = host(&agent, config, outside::of(home))?;
         PackSet::with(host, Shelf::new(&agent), trust).await
     }
 

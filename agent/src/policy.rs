@@ -64,6 +64,10 @@ impl Policy {
             if let Some(camera) = &table.camera {
                 grants.camera = Some(camera.clone()).filter(|camera| camera.all || !camera.devices.is_empty());
             }
+            if let Some(http) = &table.http {
+                grants.http = Some(Arc::new(http.clone())).filter(|http| !http.hosts.is_empty());
+            }
+            grants.secrets.names.extend(table.secrets.names.iter().cloned());
         }
         // Last, so that no other table gives back what one of them takes away.
         for table in [named, of_digest].into_iter().flatten() {
@@ -117,13 +121,15 @@ pub fn is_granted(grants: &Grants, power: Power) -> bool {
         Power::Gpu => grants.gpu,
         Power::System => grants.system,
         Power::Camera => grants.camera.is_some(),
+        Power::Http => grants.http.is_some(),
+        Power::Secrets => !grants.secrets.names.is_empty(),
     }
 }
 
 /// What the owner would type to grant a power.
 #[must_use]
 pub fn remedy(pack: &str, power: Power) -> String {
-    let item = if power == Power::Process { " PROGRAM" } else { "" };
+    let item = power.item().map(|item| format!(" {item}")).unwrap_or_default();
     format!("agent allow {pack} {}{item}", power.name())
 }
 
@@ -378,8 +384,22 @@ mod tests {
     }
 
     #[test]
+    fn hosts_and_secrets_are_granted_like_everything_else() {
+        let policy =
+            policy("[packs.system]\nsecrets = [\"token\"]\nhttp = { hosts = [\"api.example.org\"] }\n[packs.gpu]\nhttp = { hosts = [] }");
+        let granted = |pack: &str, embedded: bool| {
+            let grants = policy.grants(pack, &MINE, embedded);
+            (is_granted(&grants, Power::Http), is_granted(&grants, Power::Secrets))
+        };
+        assert_eq!(granted("system", true), (true, true));
+        assert_eq!(granted("system", false), (false, false), "a deployed pack of that name gets nothing");
+        assert_eq!(granted("gpu", true), (false, false), "a list without hosts is no grant");
+    }
+
+    #[test]
     fn a_refusal_says_what_to_type() {
         insta::assert_snapshot!(explain("system", Power::Process), @"this machine's policy does not let pack `system` use `process`; on that machine: agent allow system process PROGRAM");
         assert_eq!(remedy("camera", Power::Camera), "agent allow camera camera");
+        assert_eq!(remedy("shots", Power::Http), "agent allow shots http HOST");
     }
 }

@@ -6,6 +6,7 @@ mod whose;
 use std::fmt::Write as _;
 
 use outhaul_home::Home;
+use outhaul_host::power::http;
 use outhaul_host::{Grants, Power};
 use outhaul_protocol::error::Failure;
 use outhaul_protocol::keys::{Digest, PublicKey, SecretKey};
@@ -19,6 +20,7 @@ use crate::pins::{self, Membership};
 use crate::policy::{Policy, belongs};
 use crate::shelf::{Index, Shelf};
 use crate::trust;
+use crate::vault::Vault;
 
 /// What one pack may.
 #[derive(Debug)]
@@ -105,6 +107,8 @@ impl PackGrants {
                 "system": grants.system,
                 "process": grants.process,
                 "camera": grants.camera,
+                "http": grants.http.as_deref(),
+                "secrets": grants.secrets,
             },
             "remark": self.remark,
         })
@@ -138,7 +142,27 @@ fn lines(grants: &Grants) -> Vec<(&'static str, String)> {
         Some(camera) if camera.all => "every camera".to_owned(),
         Some(camera) => camera.devices.join(", "),
     };
-    vec![("system", yes(grants.system)), ("gpu", yes(grants.gpu)), ("process", process), ("camera", camera)]
+    let mut lines = vec![("system", yes(grants.system)), ("gpu", yes(grants.gpu)), ("process", process), ("camera", camera)];
+    // Said where there is something to say: few packs ask for these, and what is not listed is not granted.
+    lines.extend(grants.http.as_ref().map(|http| ("http", http_line(http))));
+    lines.extend(Some(&grants.secrets.names).filter(|names| !names.is_empty()).map(|names| ("secrets", listed(names))));
+    lines
+}
+
+fn listed<T: std::fmt::Display>(list: impl IntoIterator<Item = T>) -> String {
+    list.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn http_line(grant: &http::Grant) -> String {
+    let mut text = format!("{} to {}", listed(&grant.methods), listed(&grant.hosts));
+    if !grant.private.is_empty() {
+        let _ = write!(text, "; private {}", listed(&grant.private));
+    }
+    for (origin, fields) in &grant.headers {
+        let _ = write!(text, "; {} added for {origin}", listed(fields.keys()));
+    }
+    let _ = write!(text, "; {} MiB, {} s, {} at once", grant.max_mib, grant.timeout_secs, grant.concurrent);
+    text
 }
 
 /// The policy in effect.
@@ -169,7 +193,7 @@ impl Effective {
     /// For people.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut out = format!("policy of {}\n`output` and `log` are always granted\n\n", self.file.display());
+        let mut out = format!("policy of {}\n`output` and `log` are always granted; what is not listed is denied\n\n", self.file.display());
         self.packs.iter().for_each(|pack| out.push_str(&pack.text()));
         out
     }
@@ -234,6 +258,9 @@ pub fn change(home: &Home, pack: &str, power: Power, items: &Items, allow: bool)
     }
     whose.decided(&mut edit)?;
     let changed = edit.text() != before;
+    if allow {
+        notes.extend(unset_secrets(home, power, items)?);
+    }
     match changed {
         true => edit.save()?,
         false if notes.is_empty() => notes.push("nothing to change".into()),
@@ -245,6 +272,23 @@ pub fn change(home: &Home, pack: &str, power: Power, items: &Items, allow: bool)
         None => absent(&policy, &whose.key),
     };
     Ok(Change { changed, notes, now })
+}
+
+/// What is granted and has no value yet: a pack's first request should not be the one to find out.
+fn unset_secrets(home: &Home, power: Power, items: &Items) -> Result<Vec<String>, Failure> {
+    let mut wanted = match power {
+        Power::Secrets => items.items.clone(),
+        Power::Http => items.web.secrets(),
+        _ => return Ok(Vec::new()),
+    };
+    wanted.sort_unstable();
+    wanted.dedup();
+    let set = Vault::new(home).names()?;
+    Ok(wanted
+        .iter()
+        .filter(|name| !set.contains(name))
+        .map(|name| format!("secret `{name}` is not set yet: agent secret set {name}"))
+        .collect())
 }
 
 /// How this machine stands.
@@ -458,6 +502,20 @@ mod tests {
     }
 
     #[test]
+    fn a_granted_secret_without_a_value_is_said() {
+        let (_dir, home) = home();
+        install(&home, "shots", DEPLOYED);
+        let notes = allow(&home, "shots", Power::Secrets, &["token"]).expect("allowed").notes;
+        assert_eq!(notes, ["secret `token` is not set yet: agent secret set token"]);
+        Vault::new(&home).set("token", &outhaul_protocol::secret::SecretBytes::new(b"x".to_vec())).expect("set");
+        let web = crate::edit::Web { headers: vec!["authorization=Bearer {secret:token}{secret:other}".into()], ..Default::default() };
+        let items = Items { web, ..words(&["api.example.org"]) };
+        let change = change(&home, "shots", Power::Http, &items, true).expect("allowed");
+        assert_eq!(change.notes, ["secret `other` is not set yet: agent secret set other"]);
+        assert!(change.now.text().contains("http     GET, HEAD to api.example.org; authorization added for api.example.org; 16 MiB"));
+    }
+
+    #[test]
     fn what_answers_in_place_of_an_embedded_pack_is_granted_by_digest() {
         let (_dir, home) = home();
         install(&home, "system", DEPLOYED);
@@ -482,7 +540,8 @@ mod tests {
         let (_dir, home) = home();
         install(&home, "thermal", DEPLOYED);
         let text = "[packs.system]\nprocess = { allow = [\"df\", \"/usr/bin/uname\"], env = [\"LANG\"], cwd = [\"/srv\"], max_secs = 3600 }\n\
-                    [packs.camera]\ncamera = { devices = [\"video0\"] }\n[packs.gpu]\nsystem = false\n[packs.thermal]\ncamera = true\n[packs.gone]\ncamera = true\n";
+                    [packs.camera]\ncamera = { devices = [\"video0\"] }\n[packs.gpu]\nsystem = false\nsecrets = [\"token\"]\n[packs.thermal]\ncamera = true\n[packs.gone]\ncamera = true\n\
+                    [packs.gpu.http]\nhosts = [\"api.example.org\", \"http://10.0.0.5:8080\"]\nprivate = [\"10.0.0.5\"]\nheaders.\"api.example.org\" = { authorization = \"Bearer {secret:token}\" }\n";
         std::fs::write(home.join(FILE), format!("{}{text}", file(&home))).expect("written");
         let shown = Effective::read(&home).expect("read");
         insta::assert_snapshot!(shown.text().replace(&home.path().display().to_string(), "HOME"));

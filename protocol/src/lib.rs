@@ -20,6 +20,7 @@ pub mod pack;
 pub mod pairing;
 pub mod publisher;
 pub mod scan;
+pub mod secret;
 pub mod signed;
 pub mod text;
 pub mod time;

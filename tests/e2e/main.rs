@@ -17,3 +17,4 @@ mod refusals;
 mod restarts;
 mod run;
 mod trust;
+mod web;

@@ -1,9 +1,10 @@
 //! Powers, and what the machine's owner grants of them to one pack.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::power::{camera, process};
+use crate::power::{camera, http, process, secrets};
 
 /// An interface of `outhaul:host` that a pack may import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,11 +21,16 @@ pub enum Power {
     System,
     /// Cameras.
     Camera,
+    /// Requests to other machines: `wasi:http/outgoing-handler`.
+    Http,
+    /// The owner's secrets, by name.
+    Secrets,
 }
 
 impl Power {
     /// All of them.
-    pub const ALL: [Power; 6] = [Power::Output, Power::Log, Power::Process, Power::Gpu, Power::System, Power::Camera];
+    pub const ALL: [Power; 8] =
+        [Power::Output, Power::Log, Power::Process, Power::Gpu, Power::System, Power::Camera, Power::Http, Power::Secrets];
 
     /// Its name in WIT and in `agent.toml`.
     #[must_use]
@@ -36,6 +42,8 @@ impl Power {
             Power::Gpu => "gpu",
             Power::System => "system",
             Power::Camera => "camera",
+            Power::Http => "http",
+            Power::Secrets => "secrets",
         }
     }
 
@@ -48,7 +56,23 @@ impl Power {
     /// Whether a call that was not signed may use it: what only reads, and what is the call's own.
     #[must_use]
     pub fn is_shared(self) -> bool {
-        !matches!(self, Power::Process | Power::Camera)
+        !matches!(self, Power::Process | Power::Camera | Power::Http | Power::Secrets)
+    }
+
+    /// Whether packs import it as a standard interface of WASI and not as one of `outhaul:host`.
+    pub(crate) fn is_wasi(self) -> bool {
+        self == Power::Http
+    }
+
+    /// What `agent allow` wants behind its name, in words; nothing where the power is granted as a whole.
+    #[must_use]
+    pub fn item(self) -> Option<&'static str> {
+        match self {
+            Power::Process => Some("PROGRAM"),
+            Power::Http => Some("HOST"),
+            Power::Secrets => Some("NAME"),
+            _ => None,
+        }
     }
 }
 
@@ -69,13 +93,17 @@ pub struct Grants {
     pub process: Option<process::Grant>,
     /// cameras it may use
     pub camera: Option<camera::Grant>,
+    /// whom it may send requests to
+    pub http: Option<Arc<http::Grant>>,
+    /// secrets it may read
+    pub secrets: secrets::Grant,
     /// the longest a call may run by policy; a call that reaches it ends `limit_time`, one that reaches its caller's own deadline `deadline`
     pub time: Option<Duration>,
 }
 
 /// The sentence for a power that policy does not grant at all. Refusals within a granted power come from the power itself.
 pub(crate) fn not_granted(pack: &str, power: Power) -> String {
-    let item = if power == Power::Process { " PROGRAM" } else { "" };
+    let item = power.item().map(|item| format!(" {item}")).unwrap_or_default();
     format!("this machine's policy does not let pack `{pack}` use `{power}`; on that machine: agent allow {pack} {power}{item}")
 }
 
@@ -96,5 +124,6 @@ mod tests {
         }
         assert_eq!(Power::parse("teleport"), None);
         assert!(!Power::Process.is_shared() && !Power::Camera.is_shared() && Power::Gpu.is_shared());
+        assert!(!Power::Http.is_shared() && !Power::Secrets.is_shared());
     }
 }

@@ -7,7 +7,7 @@ use wasmtime::component::types::ComponentItem;
 
 use crate::compile::brief;
 use crate::grants::Power;
-use crate::{host_v0_1, wasi};
+use crate::{host_v0_1, wasi, wasi_http};
 
 /// What a component asks for, all of it known.
 pub(crate) struct Imports {
@@ -15,20 +15,28 @@ pub(crate) struct Imports {
     pub(crate) powers: Vec<Power>,
     /// whether it imports WASI
     pub(crate) wasi: bool,
+    /// whether it imports `wasi:http`
+    pub(crate) http: bool,
 }
 
 /// Reads a component's imports. `pack` is its name for sentences.
 pub(crate) fn read(component: &Component, engine: &Engine, pack: &str) -> Result<Imports, Failure> {
     let rejected = |text: String| Failure::new(Code::PackRejected, format!("pack `{pack}` {text}"));
-    let mut imports = Imports { powers: Vec::new(), wasi: false };
+    let mut imports = Imports { powers: Vec::new(), wasi: false, http: false };
     for (name, import) in component.component_type().imports(engine) {
         match (&import.ty, host_v0_1::power(name)) {
             (ComponentItem::ComponentInstance(_), Some(power)) => imports.powers.push(power),
             (ComponentItem::ComponentInstance(_), None) if wasi::offers(name) => imports.wasi = true,
             (ComponentItem::ComponentInstance(_), None) => {
-                return Err(
-                    rejected(format!("imports `{}`, which this agent does not offer", brief(name))).hint("a newer agent may offer it")
-                );
+                let Some(import) = wasi_http::offers(name) else {
+                    return Err(
+                        rejected(format!("imports `{}`, which this agent does not offer", brief(name))).hint("a newer agent may offer it")
+                    );
+                };
+                imports.http = true;
+                if import == wasi_http::Import::Handler {
+                    imports.powers.push(Power::Http);
+                }
             }
             // A type that stands beside interfaces asks for nothing.
             (ComponentItem::Type(_), _) => {}

@@ -25,6 +25,10 @@ pub(crate) const MEMORIES: usize = 8;
 pub(crate) const HANDLES: usize = 1_024;
 /// Entries behind those handles: a stream has three.
 pub(crate) const HANDLE_ENTRIES: usize = 8 * HANDLES;
+/// Bytes of the headers of one message that a pack makes, as they lie in the host's memory: each of its handles may be one.
+pub(crate) const HTTP_FIELDS: usize = 32 << 10;
+/// Bytes of a request's body that a pack may write at once; two of them wait per request.
+pub(crate) const HTTP_WRITE: usize = 64 << 10;
 /// Random bytes a WASI guest gets at once.
 pub(crate) const RANDOM: u64 = 1 << 20;
 /// Memory that a used slot keeps, zeroed, for the next call. Nearly all packs touch less.

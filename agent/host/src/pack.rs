@@ -23,8 +23,9 @@ use crate::grants::Power;
 use crate::imports::{self, Imports};
 use crate::log::PackLog;
 use crate::power::camera;
+use crate::power::http::Outside;
 use crate::state::State;
-use crate::{host_v0_1, limits};
+use crate::{host_v0_1, limits, wasi_http};
 
 /// How a host is set up.
 pub struct HostConfig {
@@ -40,6 +41,8 @@ pub struct HostConfig {
     pub calls: usize,
     /// whether there is a test pattern beside the cameras
     pub camera_test_pattern: bool,
+    /// what packs' requests and secrets go through
+    pub outside: Outside,
 }
 
 impl fmt::Debug for HostConfig {
@@ -61,6 +64,7 @@ pub struct Host {
     compilers: Semaphore,
     memory: usize,
     camera: camera::Config,
+    outside: Arc<Outside>,
 }
 
 impl fmt::Debug for Host {
@@ -82,6 +86,7 @@ pub struct Pack {
     pub(crate) instance: InstancePre<State>,
     pub(crate) memory: usize,
     pub(crate) camera: camera::Config,
+    pub(crate) outside: Arc<Outside>,
     pub(crate) log: Arc<PackLog>,
 }
 
@@ -103,6 +108,7 @@ impl Host {
             compilers: Semaphore::new(limits::COMPILERS),
             memory: config.memory_bytes,
             camera: camera::Config { test_pattern: config.camera_test_pattern },
+            outside: Arc::new(config.outside),
         })
     }
 
@@ -138,10 +144,13 @@ impl Host {
     }
 
     /// What a pack may import. Made for each pack anew: kept, WASI alone would cost a megabyte that few packs need.
-    fn linker(&self, kind: Kind, wasi: bool) -> wasmtime::Result<Linker<State>> {
+    fn linker(&self, kind: Kind, wasi: bool, http: bool) -> wasmtime::Result<Linker<State>> {
         let mut linker = Linker::new(self.engines.get(kind));
         if wasi {
             wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        }
+        if http {
+            wasi_http::link(&mut linker)?;
         }
         host_v0_1::link(&mut linker, kind)?;
         Ok(linker)
@@ -149,9 +158,9 @@ impl Host {
 
     fn link(&self, component: Component, kind: Kind, manifest: Manifest, docs: &Docs, digest: [u8; 32]) -> Result<Arc<Pack>, Failure> {
         let engine = self.engines.get(kind);
-        let Imports { powers, wasi } = imports::read(&component, engine, &manifest.name)?;
+        let Imports { powers, wasi, http } = imports::read(&component, engine, &manifest.name)?;
         let Exports { interfaces, functions } = exports::read(&component, engine, &manifest.name, docs)?;
-        let linker = self.linker(kind, wasi);
+        let linker = self.linker(kind, wasi, http);
         let instance = linker.and_then(|linker| linker.instantiate_pre(&component)).map_err(|error| rejected(&manifest, &error))?;
         Ok(Arc::new(Pack {
             log: Arc::new(PackLog::new(&manifest.name)),
@@ -166,6 +175,7 @@ impl Host {
             instance,
             memory: self.memory,
             camera: self.camera,
+            outside: Arc::clone(&self.outside),
         }))
     }
 }

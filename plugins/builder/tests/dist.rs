@@ -58,6 +58,12 @@ const EXPECTED: &[(&str, &str, &[&str], bool)] = &[
         false,
     ),
     (
+        "fixtures/secretive",
+        "fixture:secretive/secretive@0.1.0",
+        &["secrets"],
+        false,
+    ),
+    (
         "fixtures/stream-parameter",
         "fixture:stream-parameter/taker@0.1.0",
         &[],
@@ -83,6 +89,7 @@ const EXPECTED: &[(&str, &str, &[&str], bool)] = &[
     ),
     ("fixtures/values", "fixture:values/values@0.1.0", &[], false),
     ("fixtures/wasi", "fixture:wasi/wasi-hello@0.1.0", &[], false),
+    ("fixtures/web", "fixture:web/web@0.1.0", &[], false),
     ("gpu", "outhaul:commands/gpu@0.1.0", &["gpu"], false),
     (
         "system",
@@ -186,7 +193,7 @@ fn components_export_and_import_what_they_should() {
             pack.file
         );
         let mut imported = interfaces(&resolve, world.imports.values());
-        if pack.file == "fixtures/wasi" {
+        if ["fixtures/wasi", "fixtures/web"].contains(&pack.file.as_str()) {
             imported.retain(|name| !name.starts_with("wasi:"));
         }
         let wanted: Vec<String> = imports

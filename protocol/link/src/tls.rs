@@ -1,4 +1,5 @@
-//! TLS by rustls: the system's roots or one CA file for those who dial, a certificate and key for those who listen.
+//! TLS by rustls: the system's roots or one CA file for those who dial, a certificate and key for those who listen. Packs' own
+//! requests are secured here too, so that there is one place that decides whom to believe.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -7,7 +8,10 @@ use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::handshake::{EXPORTER_LABEL, Exporter};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 /// Whom a dialer trusts.
 #[derive(Debug, Clone, Default)]
@@ -16,7 +20,35 @@ pub struct Roots {
     pub ca: Option<PathBuf>,
 }
 
+/// Why there is no TLS on a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SecureError {
+    /// The other side did not prove who it is.
+    #[error("{0}")]
+    Certificate(String),
+    /// Everything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
 impl Roots {
+    /// Puts TLS on a connection to `host`, a name or an address, which the other side must prove to be.
+    pub async fn secure(&self, tcp: TcpStream, host: &str) -> Result<TlsStream<TcpStream>, SecureError> {
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| SecureError::Failed(error.to_string()))?;
+        let roots = self.clone();
+        let client = tokio::task::spawn_blocking(move || roots.client()).await;
+        let client =
+            client.map_err(|error| SecureError::Failed(error.to_string()))?.map_err(|failure| SecureError::Failed(failure.message))?;
+        tokio_rustls::TlsConnector::from(client).connect(name, tcp).await.map_err(|error| {
+            match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+                Some(rustls::Error::InvalidCertificate(why)) => {
+                    SecureError::Certificate(format!("its certificate is not valid for `{host}`: {why}"))
+                }
+                _ => SecureError::Failed(error.to_string()),
+            }
+        })
+    }
+
     pub(crate) fn client(&self) -> Result<Arc<ClientConfig>, Failure> {
         // The system's roots take 13 ms to load: once per process, and only for those who dial wss.
         static SYSTEM: OnceLock<Arc<ClientConfig>> = OnceLock::new();

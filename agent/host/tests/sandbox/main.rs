@@ -2,9 +2,12 @@
 
 mod ceilings;
 mod crafted;
+mod greed;
 mod loading;
+mod outside;
 mod powers;
 mod streams;
 mod support;
 mod values;
 mod wasi;
+mod web;

@@ -30,6 +30,7 @@ pub(crate) fn config() -> HostConfig {
         memory_bytes: MEMORY,
         calls: 32,
         camera_test_pattern: true,
+        outside: crate::outside::outside(),
     }
 }
 
@@ -58,7 +59,7 @@ pub(crate) fn all() -> Grants {
         system: true,
         process: Some(process::Grant { allow, ..process::Grant::default() }),
         camera: Some(camera::Grant { all: true, devices: Vec::new() }),
-        time: None,
+        ..Grants::default()
     }
 }
 
