@@ -18,7 +18,7 @@ use crate::config::FILE;
 use crate::edit::Items;
 use crate::pair::{self, News, Wish};
 use crate::pins::Membership;
-use crate::show;
+use crate::{show, trial};
 
 /// Outhaul's agent: dials out to a relay, hosts capability packs, listens on nothing.
 #[derive(Debug, Parser)]
@@ -66,9 +66,25 @@ enum Command {
         #[command(subcommand)]
         command: Option<Policy>,
     },
+    /// Tries packs on this machine, without a relay.
+    Pack {
+        #[command(subcommand)]
+        command: trial::Pack,
+    },
     /// Compiles the component on stdin; the agent runs this for itself.
     #[command(name = crate::packs::COMPILE, hide = true)]
     Compile,
+}
+
+impl Command {
+    /// What is logged unless RUST_LOG says otherwise. Who tries a pack wants to see what it logs.
+    fn level(&self) -> &'static str {
+        match self {
+            Command::Run => "info",
+            Command::Pack { .. } => "warn,pack=debug",
+            _ => "warn",
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -139,7 +155,10 @@ pub fn main() -> ExitCode {
     if matches!(cli.command, Command::Compile) {
         return outhaul_host::compile_child();
     }
-    log(cli.log_json, matches!(cli.command, Command::Run));
+    log(cli.log_json, cli.command.level());
+    if let Command::Pack { command } = &cli.command {
+        return ExitCode::from(trial::main(command, cli.home.clone(), cli.json));
+    }
     match act(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => fail(&failure, cli.json),
@@ -170,9 +189,9 @@ fn print(text: &str) {
     let _ = writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush());
 }
 
-fn log(json: bool, running: bool) {
+fn log(json: bool, level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(if running { "info" } else { "warn" }));
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Colour only where a person looks.
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
@@ -196,7 +215,7 @@ fn act(cli: &Cli) -> Result<(), Failure> {
             print(&if cli.json { shown.json().to_string() } else { shown.text() });
             Ok(())
         }
-        Command::Compile => Err(Failure::new(Code::Internal, "handled before")),
+        Command::Pack { .. } | Command::Compile => Err(Failure::new(Code::Internal, "handled before")),
     }
 }
 
@@ -361,6 +380,8 @@ mod tests {
             "deny camera camera video0",
             "policy",
             "policy show",
+            "pack run thermal.wasm thermal.read zone=cpu --grant process=df,uname --grant camera --json",
+            "pack test thermal",
             "compile-pack",
         ] {
             parse(words).expect(words);

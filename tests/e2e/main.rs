@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what is missing in an answer fails the test")]
 
+mod author;
 mod calls;
 mod camera;
 mod config;
@@ -9,5 +10,6 @@ mod grants;
 mod hostile;
 mod packs;
 mod pairing;
+mod readers;
 mod restarts;
 mod run;

@@ -96,7 +96,7 @@ fn describe_text(seen: &Seen, packs: &[PackDescription], now: u64) -> String {
 }
 
 /// A command's signature, and its docs below.
-fn command_lines(command: &Command, lines: &mut Vec<String>) {
+pub(super) fn command_lines(command: &Command, lines: &mut Vec<String>) {
     lines.push(format!("  {}", escape_control(&command.signature())));
     if let Some(doc) = &command.doc {
         lines.extend(escape_control_lines(doc).lines().map(|line| format!("      {line}")));

@@ -58,7 +58,8 @@ pub(super) async fn deploy(context: &Context, file: &Path, nodes: &[String]) -> 
     Ok(results.iter().find_map(|(_, result)| result.as_ref().err()).map_or(0, |failure| failure.code.exit()))
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+/// A component, as far as its first bytes tell.
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     let bad = |what: &str| Failure::new(Code::BadUsage, format!("read `{}`: {what}", file.display()));
     let size = std::fs::metadata(file).map_err(|error| bad(&error.to_string()))?.len();
     if size > limits::PACK as u64 {
