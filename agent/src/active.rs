@@ -43,6 +43,11 @@ impl Active {
         Active::describe(pack, Some(vouched))
     }
 
+    /// The same for one that nobody vouches for, on its author's machine: its digest alone has grants.
+    pub fn on_trial(pack: Arc<Pack>) -> Result<Self, Failure> {
+        Ok(Active { origin: Origin::Nobody, ..Active::describe(pack, None)? })
+    }
+
     fn describe(pack: Arc<Pack>, vouched: Option<Vouched>) -> Result<Self, Failure> {
         if !valid_name(pack.name()) {
             let name = pack.name().escape_debug().to_string();

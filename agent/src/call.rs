@@ -314,7 +314,8 @@ async fn pump(running: &Running, mut outputs: mpsc::Receiver<Output>) {
     }
 }
 
-fn lane_of(lane: outhaul_host::Lane) -> Lane {
+/// A host's lane as callers know it.
+pub(crate) fn lane_of(lane: outhaul_host::Lane) -> Lane {
     match lane {
         outhaul_host::Lane::Result => Lane::Result,
         outhaul_host::Lane::Stdout => Lane::Stdout,

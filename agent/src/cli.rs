@@ -15,15 +15,13 @@ use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::text::{escape_control, escape_control_lines};
 use serde_json::{Value as Json, json};
 use tokio_util::sync::CancellationToken;
-use tracing::level_filters::LevelFilter;
 
 use crate::config::{AgentConfig, FILE};
 use crate::edit::{Items, Web};
 use crate::pair::{self, News, Wish};
 use crate::pins::Membership;
-use crate::show;
-use crate::trust;
 use crate::vault::{self, Vault};
+use crate::{show, trial, trust};
 
 /// Outhaul's agent: dials out to a relay, hosts capability packs, listens on nothing.
 #[derive(Debug, Parser)]
@@ -87,9 +85,25 @@ enum Command {
         #[command(subcommand)]
         command: Secret,
     },
+    /// Tries packs on this machine, without a relay.
+    Pack {
+        #[command(subcommand)]
+        command: trial::Pack,
+    },
     /// Compiles the component on stdin; the agent runs this for itself.
     #[command(name = crate::packs::COMPILE, hide = true)]
     Compile,
+}
+
+impl Command {
+    /// What is logged unless RUST_LOG says otherwise. Who tries a pack wants to see what it logs.
+    fn level(&self) -> &'static str {
+        match self {
+            Command::Run => "info",
+            Command::Pack { .. } => "warn,pack=debug",
+            _ => "warn",
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -216,7 +230,10 @@ pub fn main() -> ExitCode {
     if matches!(cli.command, Command::Compile) {
         return outhaul_host::compile_child();
     }
-    log(cli.log_json, matches!(cli.command, Command::Run));
+    outhaul_home::log::start(cli.command.level(), cli.log_json);
+    if let Command::Pack { command } = &cli.command {
+        return ExitCode::from(trial::main(command, cli.home.clone(), cli.json));
+    }
     match act(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => fail(&failure, cli.json),
@@ -267,10 +284,6 @@ fn print(text: &str) {
     let _ = writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush());
 }
 
-fn log(json: bool, running: bool) {
-    outhaul_home::log::start(if running { LevelFilter::INFO } else { LevelFilter::WARN }, json);
-}
-
 fn act(cli: &Cli) -> Result<(), Failure> {
     let home = Home::find(cli.home.clone())?;
     match &cli.command {
@@ -290,7 +303,7 @@ fn act(cli: &Cli) -> Result<(), Failure> {
         }
         Command::Trust { command } => trust(&home, cli.json, command.as_ref()),
         Command::Secret { command } => secret(&home, command, cli.json),
-        Command::Compile => Err(Failure::new(Code::Internal, "handled before")),
+        Command::Pack { .. } | Command::Compile => Err(Failure::new(Code::Internal, "handled before")),
     }
 }
 
@@ -518,6 +531,8 @@ mod tests {
             "trust list",
             "trust publisher 00 --name acme",
             "trust remove acme",
+            "pack run thermal.wasm thermal.read zone=cpu --grant process=df,uname --grant camera --json",
+            "pack test thermal",
             "compile-pack",
         ] {
             parse(words).expect(words);

@@ -118,13 +118,16 @@ impl Secret for CacheKey {
     }
 }
 
-/// A host as an agent's home and configuration have it.
-fn host(agent: &Path, config: &AgentConfig, outside: Outside) -> Result<Host, Failure> {
-    let (key, _) = outhaul_home::load_or_create_secret_key(&agent.join("cache.key"), || CacheKey(Zeroizing::new(random())))?;
+/// A host as an agent's configuration has it. Compiled code is kept in a folder, with the key that signs it, or nowhere.
+pub(crate) fn host(folder: Option<&Path>, config: &AgentConfig, outside: Outside) -> Result<Host, Failure> {
+    let key = match folder {
+        Some(folder) => outhaul_home::load_or_create_secret_key(&folder.join("cache.key"), || CacheKey(Zeroizing::new(random())))?.0,
+        None => CacheKey(Zeroizing::new(random())),
+    };
     let program =
         std::env::current_exe().map_err(|error| Failure::new(Code::Internal, format!("find the agent's own program: {error}")))?;
     Host::new(HostConfig {
-        cache: Some(agent.join("cache")),
+        cache: folder.map(|folder| folder.join("cache")),
         cache_key: *key.0,
         compiler: Compiler::Child { program, args: vec![COMPILE.into()] },
         memory_bytes: config.limits.memory_mib as usize * (1 << 20),
@@ -138,7 +141,7 @@ impl PackSet {
     /// Loads all packs of a home; compiled code comes from its cache.
     pub async fn open(home: &Home, config: &AgentConfig, trust: &Trust) -> Result<Self, Failure> {
         let agent = home.agent()?;
-        let host = host(&agent, config, outside::of(home))?;
+        let host = host(Some(&agent), config, outside::of(home))?;
         PackSet::with(host, Shelf::new(&agent), trust).await
     }
 

@@ -51,6 +51,12 @@ pub const REASON: usize = 320;
 pub const VERSION: usize = 64;
 /// Publishers a machine trusts, and replaced keys it remembers: a fleet has a few, each replaced once in years.
 pub const PUBLISHERS: usize = 64;
+/// Nodes of all types of a pack together. Types refer to each other: a kilobyte of them can unfold to a gigabyte.
+pub const TYPE_NODES: usize = 16_384;
+/// Nesting of a type. A description that nests deeper is read by nobody.
+pub const TYPE_DEPTH: usize = 24;
+/// Commands of one pack.
+pub const COMMANDS: usize = 512;
 /// Bytes of a blob in one frame.
 pub const BLOB_CHUNK: usize = 512 << 10;
 /// Calls under way on one agent.

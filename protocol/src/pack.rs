@@ -15,6 +15,10 @@ pub use version::compare_versions;
 use crate::error::{Code, Failure};
 use crate::keys::{Digest, sha256};
 
+/// An interface that components made by componentize-py export beside their own: it loaded the interpreter when they were
+/// built, and is no command of theirs.
+pub const LEFT_OVER: &str = "exports";
+
 /// All that a component says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contents {

@@ -2,13 +2,12 @@
 //! exit status; a failure anywhere ends in the same form, and its code decides the status.
 
 pub mod args;
+mod author;
 mod call;
 mod describe;
 mod invoke;
-mod lanes;
 mod nodes;
 mod operators;
-mod output;
 mod pack;
 mod pair;
 mod publishers;
@@ -22,13 +21,15 @@ use std::sync::Arc;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
+use outhaul_console::how::How;
+use outhaul_console::{ending, interrupts, lanes, output};
 use outhaul_home::Home;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::native;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use self::args::{Cli, Command, Global, How, Nodes, NodesCommand, Operator, Pack, Pair, Serve};
+use self::args::{Cli, Command, Global, Nodes, NodesCommand, Operator, Pack, Pair, Serve};
 use self::output::Output;
 use crate::config::ServeOptions;
 use crate::operator::{Dialer, Room, Seen, Session};
@@ -212,7 +213,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
 fn shaped(context: &Context, done: Result<u8, Failure>, ours: Option<u8>) -> Result<u8, Failure> {
     match done {
         Err(failure) if context.out.json => {
-            context.out.json(&invoke::failed_json(&failure));
+            context.out.json(&ending::failed_json(&failure));
             Ok(ours.unwrap_or(failure.code.exit()))
         }
         other => other,
@@ -245,6 +246,9 @@ async fn nodes(context: &Context, command: NodesCommand) -> Result<u8, Failure> 
 
 async fn pack(context: &Context, command: Pack) -> Result<u8, Failure> {
     match command {
+        Pack::New(how) => author::new(context, &how),
+        Pack::Build(how) => author::build(context, &how),
+        Pack::Inspect { file } => author::inspect(context, &file),
         Pack::Deploy { file, nodes, unsigned, downgrade } => {
             pack::deploy(context, &file, &nodes, sign::Shipping { unsigned, downgrade }).await
         }
@@ -276,7 +280,7 @@ fn serve(context: &Context, how: Serve) -> Result<u8, Failure> {
     let runtime = runtime(Builder::new_multi_thread().enable_all())?;
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
-        let (stop, mut interrupts) = (shutdown.clone(), call::Interrupts::new()?);
+        let (stop, mut interrupts) = (shutdown.clone(), interrupts::Interrupts::new()?);
         let watching = tokio::spawn(async move {
             interrupts.next().await;
             stop.cancel();
@@ -294,7 +298,7 @@ fn serve(context: &Context, how: Serve) -> Result<u8, Failure> {
 /// Logs to stderr. A one-shot command that nobody asked to log skips even the set-up.
 fn log(server: bool, json: bool) {
     if server || outhaul_home::log::asked().is_some() {
-        outhaul_home::log::start(tracing::level_filters::LevelFilter::INFO, json);
+        outhaul_home::log::start("info", json);
     }
 }
 

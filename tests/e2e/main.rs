@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what is missing in an answer fails the test")]
 
+mod author;
 mod calls;
 mod camera;
 mod clock;
@@ -13,6 +14,7 @@ mod hostile;
 mod middle;
 mod packs;
 mod pairing;
+mod readers;
 mod refusals;
 mod restarts;
 mod run;

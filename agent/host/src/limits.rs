@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub(crate) use outhaul_protocol::limits::{COMMANDS, TYPE_DEPTH, TYPE_NODES};
+
 /// Memory of the host that one crossing between pack and host may take. A guest's memory limit does not count what it passes or
 /// returns, and a dynamic value costs 40 bytes per byte of a list.
 pub(crate) const HOSTCALL_FUEL: usize = 16 << 20;
@@ -51,12 +53,6 @@ pub(crate) const LOG_BURST: u32 = 100;
 pub(crate) const LOG_RATE: u32 = 10;
 /// Bytes of an error's text that a failure's message repeats.
 pub(crate) const MESSAGE: usize = 512;
-/// Nodes of all types of a pack together. Types refer to each other: a kilobyte of them can unfold to a gigabyte.
-pub(crate) const TYPE_NODES: usize = 16_384;
-/// Nesting of a type. A description that nests deeper is read by nobody.
-pub(crate) const TYPE_DEPTH: usize = 24;
-/// Commands of one pack.
-pub(crate) const COMMANDS: usize = 512;
 /// Compilations at once: each takes a processor and up to [`COMPILER_MEMORY`].
 pub(crate) const COMPILERS: usize = 2;
 /// Address space of the compiler. 60 KB packs take 300 MB of it, Python's 18 MiB under 2 GiB.

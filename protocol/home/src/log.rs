@@ -13,13 +13,14 @@ pub fn asked() -> Option<String> {
     std::env::var("RUST_LOG").ok().filter(|asked| !asked.is_empty())
 }
 
-/// Starts it, at `level` unless `RUST_LOG` says otherwise; one JSON object a line on request. A log that is there already
-/// stays.
-pub fn start(level: LevelFilter, json: bool) {
+/// Starts it, with the filter `ours` unless `RUST_LOG` says otherwise; one JSON object a line on request. A log that is
+/// there already stays.
+pub fn start(ours: &str, json: bool) {
+    let ours = || ours.parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
     let (filter, wrong) = match asked().map(|asked| asked.parse::<Targets>().map_err(|error| (asked, error))) {
-        None => (Targets::new().with_default(level), None),
+        None => (ours(), None),
         Some(Ok(filter)) => (filter, None),
-        Some(Err(wrong)) => (Targets::new().with_default(level), Some(wrong)),
+        Some(Err(wrong)) => (ours(), Some(wrong)),
     };
     // Colour only where a person looks.
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();

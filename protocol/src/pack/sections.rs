@@ -23,7 +23,6 @@ const COMPONENT: [u8; 4] = [0x0d, 0, 1, 0];
 #[serde(default)]
 pub struct Docs {
     /// by interface
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub interfaces: BTreeMap<String, InterfaceDocs>,
 }
 
@@ -35,10 +34,8 @@ pub struct InterfaceDocs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub doc: Option<String>,
     /// by function
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub functions: BTreeMap<String, FunctionDocs>,
     /// by type
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub types: BTreeMap<String, TypeDocs>,
 }
 
@@ -50,7 +47,6 @@ pub struct FunctionDocs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub doc: Option<String>,
     /// by parameter
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub params: BTreeMap<String, String>,
 }
 
@@ -67,6 +63,12 @@ pub struct TypeDocs {
 }
 
 impl Docs {
+    /// The section's text.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("maps of texts are always JSON")
+    }
+
     pub(super) fn from_json(section: &[u8]) -> Result<Self, Failure> {
         text("docs", section, limits::DOCS)?;
         serde_json::from_slice(section).map_err(|error| rejected(format!("section `{DOCS_SECTION}`: {error}")))
@@ -88,6 +90,14 @@ pub struct About {
     pub homepage: Option<String>,
     /// `revision`, of the source
     pub revision: Option<String>,
+}
+
+impl About {
+    /// The texts there are, by their sections' names.
+    pub fn texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let texts = [&self.description, &self.authors, &self.licences, &self.source, &self.homepage, &self.revision];
+        ABOUT.into_iter().zip(texts).filter_map(|(name, text)| Some((name, text.as_deref()?)))
+    }
 }
 
 /// The sections as they stand in the file.

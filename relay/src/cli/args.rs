@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
+use outhaul_console::how::{How, duration};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -46,7 +47,7 @@ pub struct Global {
     #[arg(long, global = true, env = "OUTHAUL_JSON", value_parser = FalseyValueParser::new())]
     pub json: bool,
     /// How long it may take: 500ms, 60 (seconds), 5m, 1h. 60 s for `invoke`, no limit for `run`; the node's own policy caps both
-    #[arg(long, global = true, value_name = "T", env = "OUTHAUL_TIMEOUT", value_parser = super::time::duration)]
+    #[arg(long, global = true, value_name = "T", env = "OUTHAUL_TIMEOUT", value_parser = duration)]
     pub timeout: Option<Duration>,
     /// Where keys and state lie. Default: $XDG_DATA_HOME/outhaul, else ~/.local/share/outhaul
     #[arg(long, global = true, value_name = "DIR", env = "OUTHAUL_HOME")]
@@ -153,7 +154,7 @@ pub enum Pair {
 #[derive(Debug, Args)]
 pub struct PairNew {
     /// How long the code lives. Default: 300 s
-    #[arg(long, value_name = "S", env = "OUTHAUL_TTL", value_parser = super::time::duration)]
+    #[arg(long, value_name = "S", env = "OUTHAUL_TTL", value_parser = duration)]
     pub ttl: Option<Duration>,
     /// Leaves the code with the relay and returns at once; needs a relay that holds an enrol grant
     #[arg(long, env = "OUTHAUL_DETACH", value_parser = FalseyValueParser::new())]
@@ -260,26 +261,6 @@ pub struct Invoke {
     pub args: Vec<String>,
 }
 
-/// How a command gets its parameters and where its bytes go.
-#[derive(Debug, Clone, Default, Args)]
-pub struct How {
-    /// Parameters as a JSON object
-    #[arg(long, value_name = "JSON", env = "OUTHAUL_PARAMS", conflicts_with = "params_file")]
-    pub params: Option<String>,
-    /// Parameters as a JSON object in a file, - for stdin
-    #[arg(long, value_name = "FILE", env = "OUTHAUL_PARAMS_FILE")]
-    pub params_file: Option<PathBuf>,
-    /// One parameter, the same as NAME=VALUE
-    #[arg(short, long = "param", value_name = "NAME=VALUE", env = "OUTHAUL_PARAM")]
-    pub params_named: Vec<String>,
-    /// Where a result's bytes go, - for stdout; the file appears when it is whole
-    #[arg(long, value_name = "FILE", env = "OUTHAUL_OUT")]
-    pub out: Option<PathBuf>,
-    /// Sends stdin to the command
-    #[arg(short = 'i', long = "stdin", env = "OUTHAUL_STDIN", value_parser = FalseyValueParser::new())]
-    pub stdin: bool,
-}
-
 /// `relay run`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -312,6 +293,15 @@ pub struct Run {
 /// `relay pack`.
 #[derive(Debug, Subcommand)]
 pub enum Pack {
+    /// Makes a folder for a new pack that builds as it is
+    New(PackNew),
+    /// Builds the component of a pack's folder
+    Build(PackBuild),
+    /// Shows what is in a component: commands with types and docs, powers it asks for, size, digest
+    Inspect {
+        /// The component, .wasm
+        file: PathBuf,
+    },
     /// Ships a component to nodes and activates it there; calls under way end on the version they began with
     ///
     /// The signature in FILE.cose goes with it. Where there is none, it is signed with this home's publisher key,
@@ -360,6 +350,41 @@ pub enum Pack {
     },
 }
 
+/// `relay pack new`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The folder has the pack's contract (wit/pack.wit) with one command, the code for
+it, cases that try it, and a README with the commands to type next.
+
+Example:
+  relay pack new thermal --lang rust && relay pack build thermal")]
+pub struct PackNew {
+    /// The folder to make; its last part is the pack's name and that of its commands' interface
+    pub name: PathBuf,
+    /// The language: rust, c, js or python
+    #[arg(long, value_name = "LANG", env = "OUTHAUL_LANG", value_parser = super::author::lang, default_value = "rust")]
+    pub lang: outhaul_author::project::Lang,
+}
+
+/// `relay pack build`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What is needed must be installed, nothing is downloaded but what the language's
+own package manager fetches: a compiler with a WebAssembly target for Rust, clang
+or zig for C, @bytecodealliance/componentize-js for JavaScript, componentize-py
+for Python. What is missing is named with the command that installs it.
+All that is made lies in DIR/build; agent pack test DIR takes it from there.
+
+Example:
+  relay pack build thermal/ && agent pack run thermal.wasm thermal.greet")]
+pub struct PackBuild {
+    /// The pack's folder: the one with outhaul.toml
+    pub dir: PathBuf,
+    /// Where the component goes. Default: NAME.wasm here
+    #[arg(long, value_name = "FILE", env = "OUTHAUL_OUT")]
+    pub out: Option<PathBuf>,
+}
+
 /// `relay pack sign`.
 #[derive(Debug, Args)]
 pub struct PackSign {
@@ -369,7 +394,7 @@ pub struct PackSign {
     #[arg(long, value_name = "FILE", env = "OUTHAUL_PUBLISHER_KEY")]
     pub key: Option<PathBuf>,
     /// How long it may be installed anew: 12h, 30d; what is installed stays. Default: without end
-    #[arg(long = "for", value_name = "T", env = "OUTHAUL_FOR", value_parser = super::time::duration)]
+    #[arg(long = "for", value_name = "T", env = "OUTHAUL_FOR", value_parser = duration)]
     pub lasts: Option<Duration>,
 }
 
@@ -455,7 +480,7 @@ pub struct Grant {
     #[arg(long, value_name = "SEL", env = "OUTHAUL_NODES", required = true)]
     pub nodes: Vec<String>,
     /// How long it lasts: 12h, 30d
-    #[arg(long = "for", value_name = "T", env = "OUTHAUL_FOR", value_parser = super::time::duration)]
+    #[arg(long = "for", value_name = "T", env = "OUTHAUL_FOR", value_parser = duration)]
     pub lasts: Duration,
     /// They may grant on, never more than this
     #[arg(long, env = "OUTHAUL_DELEGATE", value_parser = FalseyValueParser::new())]

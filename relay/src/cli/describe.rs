@@ -105,7 +105,7 @@ fn describe_text(seen: &Seen, packs: &[PackDescription], now: u64) -> String {
 const WIDE: usize = 100;
 
 /// A command's signature, and its docs below.
-fn command_lines(command: &Command, lines: &mut Vec<String>) {
+pub(super) fn command_lines(command: &Command, lines: &mut Vec<String>) {
     let signature = escape_control(&command.signature()).into_owned();
     if signature.chars().count() <= WIDE {
         lines.push(format!("  {signature}"));

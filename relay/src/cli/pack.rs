@@ -60,6 +60,7 @@ pub(super) async fn deploy(context: &Context, file: &Path, nodes: &[String], how
     Ok(results.iter().find_map(|(_, result)| result.as_ref().err()).map_or(0, |failure| failure.code.exit()))
 }
 
+/// A component, as far as its first bytes tell.
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     let bad = |what: &str| Failure::new(Code::BadUsage, format!("read `{}`: {what}", file.display()));
     let size = std::fs::metadata(file).map_err(|error| bad(&error.to_string()))?.len();

@@ -6,6 +6,7 @@ mod desk;
 
 use std::time::Duration;
 
+use outhaul_console::interrupts::Interrupts;
 use outhaul_protocol::cbor::{Blob, Maybe};
 use outhaul_protocol::describe::fact;
 use outhaul_protocol::error::{Code, Failure};
@@ -21,7 +22,6 @@ use tokio::time::Instant;
 use self::desk::{Desk, Step};
 use super::Context;
 use super::args::{PairApprove, PairNew};
-use super::call::Interrupts;
 use super::nodes::publish;
 use super::output::table;
 use super::time::{ago, span};

@@ -4,6 +4,7 @@
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
+use outhaul_console::ending::Ending;
 use outhaul_link::channel::CallSpec;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::keys::Digest;
@@ -12,8 +13,7 @@ use outhaul_protocol::value::Value;
 
 use super::Context;
 use super::args::Run;
-use super::call::{Finished, finish};
-use super::invoke::finished_json;
+use super::call::{Finished, finish, receipt_json};
 use super::lanes::Lanes;
 use super::output::failure_text;
 use crate::operator::{Drive, Known, find_command};
@@ -41,7 +41,8 @@ pub(super) async fn run(context: &Context, run: &Run) -> Result<u8, Failure> {
     let drive = Drive::start(session, &seen, &spec).await?;
     let finished = finish(context.out, drive, &mut lanes, stdin, deadline).await;
     if let Some(command) = command {
-        context.out.json(&finished_json(&command, &finished, &lanes, true));
+        let receipt = receipt_json(finished.receipt.as_ref());
+        context.out.json(&Ending { command: &command, result: &finished.result, lanes: &lanes, out: None, receipt }.json());
     } else if let Err(failure) = &finished.result {
         context.out.talk(&failure_text(failure, None));
     }
