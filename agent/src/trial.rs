@@ -32,6 +32,9 @@ use crate::policy::Policy;
 
 /// Components below this compile in a moment: their code is not worth keeping.
 const KEEP_FROM: usize = 1 << 20;
+/// Places in the pool of sandboxes: one call runs at a time, and one of an interpreter has as many memories and tables as
+/// this leaves room for.
+const PLACES: usize = 8;
 /// Compiled code kept, newest first: an author works on one or two packs, and Python's is 80 MB.
 const KEPT: usize = 3;
 
@@ -131,7 +134,7 @@ impl Trial {
     async fn load(bytes: Bytes, home: Option<PathBuf>) -> Result<Self, Failure> {
         let manifest = pack::read(&bytes)?.manifest;
         let mut config = AgentConfig::default();
-        config.limits.calls = 1;
+        config.limits.calls = PLACES;
         // What it asks for it gets here: whether an owner grants it is another question.
         config.limits.memory_mib = config.limits.memory_mib.max(manifest.limits.memory_mib.unwrap_or(0).min(4096));
         let size = bytes.len();

@@ -81,7 +81,7 @@ const ASIDE: [&str; 5] = ["build", "target", "tests", "node_modules", "__pycache
 /// Endings of files that do not, either.
 const BESIDE: [&str; 4] = ["wasm", "cose", "md", "lock"];
 
-/// A source that changed since.
+/// A source that changed since, or in the same tick of the file system's clock.
 fn newer(folder: &Path, since: SystemTime) -> Option<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     for entry in entries {
@@ -93,7 +93,7 @@ fn newer(folder: &Path, since: SystemTime) -> Option<PathBuf> {
             if let Some(found) = newer(&entry, since) {
                 return Some(found);
             }
-        } else if modified(&entry) > since && !entry.extension().is_some_and(|ending| BESIDE.iter().any(|other| ending == *other)) {
+        } else if modified(&entry) >= since && !entry.extension().is_some_and(|ending| BESIDE.iter().any(|other| ending == *other)) {
             return Some(entry);
         }
     }
