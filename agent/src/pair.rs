@@ -262,10 +262,11 @@ pub async fn pair(home: &Home, wish: &Wish, news: &mut (dyn FnMut(News<'_>) + Se
     let knowledge = Knowledge::of(wish)?;
     let facts = crate::facts::gather();
     let name = wished_name(wish, &config, &facts)?;
-    let target = target(wish, &config)?;
+    let mut target = target(wish, &config)?;
     let (key, _) = outhaul_home::load_or_create_secret_key(&folder.join("agent.key"), SecretKey::generate)?;
     let mailbox = pins::mailbox(home)?.public();
     let mut clock = Clock::new(BUILT, Membership::load(home).ok().and_then(|before| before.clock_floor()));
+    target.roots.floor = Some(clock.floor());
 
     let identity = Identity { role: Role::Guest, key: &key, credential: Blob(Vec::new()), lookup: None };
     // Whoever answers: the operator's signed list says in the end whether this relay is one of the fleet's.
@@ -313,7 +314,7 @@ fn target(wish: &Wish, config: &AgentConfig) -> Result<Target, Failure> {
         Failure::new(Code::BadUsage, "which relay? none is named").hint("add --relay ws://HOST:8765 or --relay wss://HOST")
     })?;
     let ca = wish.ca.clone().or_else(|| config.ca.clone());
-    Ok(Target { url: RelayUrl::parse(relay)?, roots: Roots { ca }, allow_plaintext: config.allow_plaintext })
+    Ok(Target { url: RelayUrl::parse(relay)?, roots: Roots { ca, floor: None }, allow_plaintext: config.allow_plaintext })
 }
 
 async fn send(connected: &mut Connected, frame: Frame) -> Result<(), Failure> {

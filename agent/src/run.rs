@@ -323,7 +323,7 @@ fn target(home: &Home, config: &AgentConfig) -> Result<Target, Failure> {
             .hint("pair this machine first: agent pair --relay URL --code CODE")
     };
     let url = RelayUrl::parse(config.relay.as_deref().ok_or_else(unset)?)?;
-    Ok(Target { url, roots: Roots { ca: config.ca.clone() }, allow_plaintext: config.allow_plaintext })
+    Ok(Target { url, roots: Roots { ca: config.ca.clone(), floor: None }, allow_plaintext: config.allow_plaintext })
 }
 
 async fn connect(node: &Node, target: &Target) -> Result<Connected, Failure> {
@@ -332,7 +332,8 @@ async fn connect(node: &Node, target: &Target) -> Result<Connected, Failure> {
         (membership.certificate_bytes(), membership.relay_keys())
     };
     let identity = Identity { role: Role::Node, key: &node.key, credential: Blob(certificate), lookup: None };
-    dial::dial(target, identity, |relay| trust(&relays, relay)).await
+    let roots = Roots { floor: Some(node.reading().now), ..target.roots.clone() };
+    dial::dial(&Target { roots, ..target.clone() }, identity, |relay| trust(&relays, relay)).await
 }
 
 fn trust(relays: &[PublicKey], relay: &PublicKey) -> Result<(), Failure> {

@@ -78,6 +78,29 @@ fn a_machine_at_1970_pairs_links_and_answers() -> Result<()> {
 }
 
 #[test]
+fn a_machine_at_1970_does_not_take_every_tls_certificate_for_too_new() -> Result<()> {
+    with_clock("a_machine_at_1970_does_not_take_every_tls_certificate_for_too_new", |clock| {
+        clock.set(IN_1970)?;
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
+        let folder = tempfile::tempdir()?;
+        let (certificate, key) = (folder.path().join("tls.pem"), folder.path().join("tls.key"));
+        std::fs::write(&certificate, made.cert.pem())?;
+        std::fs::write(&key, made.signing_key.serialize_pem())?;
+        let (certificate, key) = (certificate.to_string_lossy(), key.to_string_lossy());
+        let stage = Stage::start_with(&["--tls-cert", &certificate, "--tls-key", &key])?;
+        std::fs::write(stage.home.path().join("operator/operator.toml"), format!("ca = {certificate:?}\n"))?;
+        let mut node = Node::new("bench-1")?;
+        let (maker, code) = stage.pair_new(&[])?;
+        let command = node.command(&["pair", "--relay", &stage.url, "--code", &code, "--name", "bench-1", "--ca", &certificate])?;
+        Ran::of(clock.on(command).output()?).ok()?;
+        ensure!(end_of(maker)?.0 == 0);
+        ensure!(start(&mut node, clock)?);
+        answered(&stage)?;
+        Ok(())
+    })
+}
+
+#[test]
 fn a_low_clock_makes_no_expired_grant_good() -> Result<()> {
     with_clock("a_low_clock_makes_no_expired_grant_good", |clock| {
         clock.set(IN_1970)?;

@@ -3,7 +3,7 @@
 //! no guess is lost or won, and a new code pairs at once.
 
 use anyhow::{Context, Result, ensure};
-use outhaul_tests::middle::Middle;
+use outhaul_tests::middle::{Middle, Part, Trick};
 use outhaul_tests::process::Process;
 use outhaul_tests::stage::Node;
 use outhaul_tests::wire::{Break, Carried, Way, Wire};
@@ -50,7 +50,7 @@ struct Lane<'s> {
     number: usize,
     machines: usize,
     node: Node,
-    maker: Process,
+    maker: Option<Process>,
     code: String,
     /// drops that the maker's code has outlived
     outlived: u32,
@@ -62,16 +62,17 @@ impl<'s> Lane<'s> {
         let middle = scene.middle()?;
         let wire = scene.runtime.block_on(Wire::to(&middle.address()))?;
         let (maker, code) = scene.stage.pair_new(&["--relay", &middle.url()])?;
-        let (node, rows) = (name(number, 0)?, Rows::default());
+        let (node, maker, rows) = (name(number, 0)?, Some(maker), Rows::default());
         Ok(Lane { scene, middle, wire, number, machines: 0, node, maker, code, outlived: 0, rows })
     }
 
     /// The maker has come to its end: what it said. Another takes its place.
     fn renew(&mut self) -> Result<(i32, String)> {
+        // The old one first, so that its slot is free.
+        let ended = end_of(self.maker.take().context("a maker waits")?)?;
         let (maker, code) = self.scene.stage.pair_new(&["--relay", &self.middle.url()])?;
-        self.code = code;
-        self.outlived = 0;
-        end_of(std::mem::replace(&mut self.maker, maker))
+        (self.maker, self.code, self.outlived) = (Some(maker), code, 0);
+        Ok(ended)
     }
 
     fn another_machine(&mut self) -> Result<()> {
@@ -142,9 +143,8 @@ impl<'s> Lane<'s> {
         if paired { self.another_machine() } else { Ok(()) }
     }
 
-    /// The maker's code has outlived many drops: it has all its tries left, and no more. `keys` is where the machine's keys
-    /// have just been sent.
-    fn the_code_is_worth_what_it_was(&mut self, keys: Break) -> Result<()> {
+    /// The maker's code has outlived many drops: it has all its tries left, and no more.
+    fn the_code_is_worth_what_it_was(&mut self) -> Result<()> {
         ensure!(self.outlived > 30, "only {} drops in a row were early", self.outlived);
         self.wire.breaks(None);
         for _ in 0..2 {
@@ -155,13 +155,14 @@ impl<'s> Lane<'s> {
         ensure!(status == 0, "{said}");
         self.another_machine()?;
         // A wrong code whose failure the machine never hears of is counted like any other.
-        self.wire.breaks(Some(keys));
+        self.middle.play(Some((Part::Confirm, Trick::HangUp)));
         for _ in 0..3 {
             self.scene.pair(&self.node, &self.wire.url(), self.wrong())?.exits(8)?;
         }
         let old = self.code.clone();
-        self.maker.wait_until("another code", |line| line.text().contains("\"code\"") && !line.text().contains(&old))?;
-        self.wire.breaks(None);
+        let maker = self.maker.as_mut().context("a maker waits")?;
+        maker.wait_until("another code", |line| line.text().contains("\"code\"") && !line.text().contains(&old))?;
+        self.middle.play(None);
         self.scene.pair(&self.node, &self.wire.url(), &old)?.exits(3)?;
         Ok(())
     }
@@ -175,40 +176,24 @@ fn name(lane: usize, machine: usize) -> Result<Node> {
     Node::new(&format!("m-{lane}-{machine:03}"))
 }
 
-/// What an undisturbed pairing carries.
-struct Measured {
-    machine: Carried,
-    maker: Carried,
-    /// where the machine's keys have just been sent
-    keys: Break,
-}
-
-fn measure(scene: &Scene) -> Result<Measured> {
+/// What an undisturbed pairing carries on the machine's wire, and on the maker's.
+fn measured(scene: &Scene) -> Result<(Carried, Carried)> {
     let middle = scene.middle()?;
     let wire = || scene.runtime.block_on(Wire::to(&middle.address()));
     let (machines, makers) = (wire()?, wire()?);
     let (maker, code) = scene.stage.pair_new(&["--relay", &makers.url()])?;
     scene.pair(&name(0, 999)?, &machines.url(), &code)?.ok()?;
     ensure!(end_of(maker)?.0 == 0);
-    let (machine, maker) = (machines.carried(), makers.carried());
-    // Which message has the keys shows when the link is dropped after each.
-    let mut lane = Lane::new(scene, 0)?;
-    for at in machine.boundaries().into_iter().filter(|at| at.way == Way::Up) {
-        lane.drop_machine(at)?;
-        if lane.rows.confirmed > 0 {
-            return Ok(Measured { machine, maker, keys: at });
-        }
-    }
-    anyhow::bail!("no message has the keys")
+    Ok((machines.carried(), makers.carried()))
 }
 
-fn lane(number: usize, machines: &[Break], makers: &[Break], keys: Break) -> Result<Rows> {
+fn lane(number: usize, machines: &[Break], makers: &[Break]) -> Result<Rows> {
     let scene = &Scene::new()?;
     let mut lane = Lane::new(scene, number)?;
     for at in machines.iter().skip(number).step_by(LANES) {
         lane.drop_machine(*at).with_context(|| format!("the machine's link dropped after {at:?}"))?;
     }
-    lane.the_code_is_worth_what_it_was(keys)?;
+    lane.the_code_is_worth_what_it_was()?;
     let wire = scene.runtime.block_on(Wire::to(&lane.middle.address()))?;
     for at in makers.iter().skip(number).step_by(LANES) {
         lane.drop_maker(&wire, *at).with_context(|| format!("the maker's link dropped after {at:?}"))?;
@@ -222,12 +207,12 @@ fn lane(number: usize, machines: &[Break], makers: &[Break], keys: Break) -> Res
 
 #[test]
 fn a_thousand_dropped_links_leave_no_half_paired_machine_and_cost_no_guess() -> Result<()> {
-    let measured = measure(&Scene::new()?)?;
-    let (machines, makers, keys) = (plan(&measured.machine, MACHINES), plan(&measured.maker, MAKERS), measured.keys);
+    let (machine, maker) = measured(&Scene::new()?)?;
+    let (machines, makers) = (plan(&machine, MACHINES), plan(&maker, MAKERS));
     ensure!(machines.len() + makers.len() == 1000);
     let (machines, makers) = (&machines, &makers);
     let lanes: Vec<Result<Rows>> = std::thread::scope(|scope| {
-        let begun: Vec<_> = (0..LANES).map(|number| scope.spawn(move || lane(number, machines, makers, keys))).collect();
+        let begun: Vec<_> = (0..LANES).map(|number| scope.spawn(move || lane(number, machines, makers))).collect();
         begun.into_iter().map(|lane| lane.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a lane panicked")))).collect()
     });
     let mut all = Rows::default();

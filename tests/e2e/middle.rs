@@ -11,7 +11,8 @@ use outhaul_protocol::frame::{Facts, Frame, Role};
 use outhaul_protocol::keys::{PublicKey, SecretKey, X25519Secret};
 use outhaul_protocol::pairing::{Attempts, Code, Guest, Proof};
 use outhaul_relay::operator::Room;
-use outhaul_tests::middle::{Impostor, Middle, Part, Trick};
+use outhaul_tests::impostor::Impostor;
+use outhaul_tests::middle::{Middle, Part, Trick};
 use outhaul_tests::process::{Process, Ran};
 use outhaul_tests::stage::{Node, Stage};
 use tokio::runtime::Runtime;
@@ -89,6 +90,9 @@ enum Maker {
     Stuck,
 }
 
+/// What a trick leads to, message by message: how the machine may end, and what becomes of the maker.
+type Row = [(&'static [i32], Maker); 5];
+
 #[test]
 fn relayed_as_it_is_it_pairs_and_the_relay_has_read_nothing() -> Result<()> {
     let scene = Scene::new()?;
@@ -113,8 +117,7 @@ fn relayed_as_it_is_it_pairs_and_the_relay_has_read_nothing() -> Result<()> {
 fn whatever_is_done_to_a_message_nobody_is_paired_with_anybody_else() -> Result<()> {
     use Maker::{Ends, Stuck, Waits};
     let scene = Scene::new()?;
-    // The machine's status where it fails, and the maker's.
-    let rows: [(Trick, [(&[i32], Maker); 5]); 4] = [
+    let rows: [(Trick, Row); 4] = [
         (Trick::Flip, [(&[3, 7], Waits), (&[3, 7], Waits), (&[3], Waits), (&[3], Ends(8)), (&[0], Ends(7))]),
         (Trick::Cut, [(&[7], Waits), (&[7], Waits), (&[3], Waits), (&[3], Ends(8)), (&[0], Ends(7))]),
         (Trick::Twice, [(&[3], Waits), (&[3], Ends(8)), (&[0], Ends(7)), (&[0], Ends(0)), (&[0], Ends(0))]),
@@ -208,7 +211,7 @@ fn two_pairings_that_are_crossed_both_fail() -> Result<()> {
 #[test]
 fn an_impostor_with_a_key_of_its_own_carries_all_and_gets_nothing() -> Result<()> {
     let scene = Scene::new()?;
-    let target = Target { url: RelayUrl::parse(&scene.stage.url)?, roots: Roots { ca: None }, allow_plaintext: false };
+    let target = Target { url: RelayUrl::parse(&scene.stage.url)?, roots: Roots::default(), allow_plaintext: false };
     let impostor = scene.runtime.block_on(Impostor::before(target))?;
     let (maker, code) = scene.stage.pair_new(&[])?;
     let node = Node::new("unseen")?;
@@ -231,7 +234,7 @@ fn an_impostor_with_a_key_of_its_own_carries_all_and_gets_nothing() -> Result<()
 
 /// One guess of somebody who speaks the protocol himself. False when no code waits there.
 async fn guess(url: &str, guess: &str) -> Result<bool> {
-    let target = Target { url: RelayUrl::parse(url)?, roots: Roots { ca: None }, allow_plaintext: false };
+    let target = Target { url: RelayUrl::parse(url)?, roots: Roots::default(), allow_plaintext: false };
     let (key, code) = (SecretKey::generate(), Code::parse(guess)?);
     let identity = Identity { role: Role::Guest, key: &key, credential: Blob(Vec::new()), lookup: None };
     let mut socket = dial::dial(&target, identity, |_| Ok(())).await?.socket;

@@ -3,6 +3,7 @@
 
 pub mod faketime;
 pub mod hostile;
+pub mod impostor;
 pub mod middle;
 pub mod outsider;
 pub mod packs;

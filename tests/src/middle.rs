@@ -1,6 +1,6 @@
-//! A man in the middle of pairings. [`Middle`] is a relay that holds a key of its owner's choice, speaks the relay's side
-//! to machines and makers of codes, and does to the five messages of a pairing what it is told. [`Impostor`] has a key of
-//! its own and passes everything on to the true relay. Both keep all they saw, to be searched for what they must not know.
+//! A man in the middle of pairings: a relay that holds the key it is given, speaks the relay's side to machines and makers
+//! of codes, and does to the five messages of a pairing what it is told. It keeps all it saw, to be searched for what it
+//! must not know.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,14 +10,13 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use outhaul_link::Socket;
 use outhaul_link::accept::Acceptor;
-use outhaul_link::dial::{self, Identity, Target};
 use outhaul_link::outbox::Outbox;
 use outhaul_link::pump;
 use outhaul_protocol::cbor::{Blob, Maybe};
 use outhaul_protocol::frame::{Answer, Ask, Facts, Frame, PAIR_DONE, Role};
 use outhaul_protocol::handshake::Proven;
 use outhaul_protocol::keys::{PublicKey, SecretKey};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -60,6 +59,8 @@ pub enum Trick {
     Swap,
     /// keeps it until told to let go
     Hold,
+    /// passes it on and hangs up on the machine, before any answer
+    HangUp,
 }
 
 /// The number of its first pairing: as long, in frames, as those of many that follow.
@@ -121,10 +122,6 @@ impl Drop for Middle {
 
 fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn holds(traffic: &[u8], needle: &[u8]) -> bool {
-    traffic.windows(needle.len()).any(|window| window == needle)
 }
 
 impl Middle {
@@ -193,7 +190,7 @@ impl Middle {
     /// Whether these bytes stand anywhere in what it ever saw.
     #[must_use]
     pub fn saw(&self, needle: &[u8]) -> bool {
-        holds(&lock(&self.state).traffic, needle)
+        lock(&self.state).traffic.windows(needle.len()).any(|window| window == needle)
     }
 
     /// Waits until it keeps a message.
@@ -345,6 +342,12 @@ impl State {
                 None => self.kept.push((pairing, message)),
             },
             Some(Trick::Hold) => self.kept.push((pairing, message)),
+            Some(Trick::HangUp) => {
+                self.deliver(pairing, part, message);
+                if let Some(run) = self.runs.get(&pairing) {
+                    run.guest.outbox.close();
+                }
+            }
         }
     }
 
@@ -382,75 +385,4 @@ impl State {
 
 fn say(peer: &Peer, frame: &Frame) {
     let _ = peer.outbox.control(frame.encode());
-}
-
-/// A relay with a key of its own, which is a guest at the true one for every machine that dials it.
-#[derive(Debug)]
-pub struct Impostor {
-    address: SocketAddr,
-    traffic: Arc<Mutex<Vec<u8>>>,
-    server: JoinHandle<()>,
-}
-
-impl Drop for Impostor {
-    fn drop(&mut self) {
-        self.server.abort();
-    }
-}
-
-impl Impostor {
-    /// Stands before the relay of this target.
-    pub async fn before(target: Target) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("bind the impostor")?;
-        let address = listener.local_addr()?;
-        let traffic = Arc::new(Mutex::new(Vec::new()));
-        let server = {
-            let traffic = traffic.clone();
-            tokio::spawn(async move {
-                let mut peers = tokio::task::JoinSet::new();
-                while let Ok((tcp, _)) = listener.accept().await {
-                    let (target, traffic) = (target.clone(), traffic.clone());
-                    peers.spawn(async move { between(tcp, &target, &traffic).await });
-                }
-            })
-        };
-        Ok(Impostor { address, traffic, server })
-    }
-
-    /// Where it listens.
-    #[must_use]
-    pub fn url(&self) -> String {
-        format!("ws://{}", self.address)
-    }
-
-    /// Whether these bytes stand anywhere in what it ever saw.
-    #[must_use]
-    pub fn saw(&self, needle: &[u8]) -> bool {
-        holds(&lock(&self.traffic), needle)
-    }
-
-    /// Bytes it saw.
-    #[must_use]
-    pub fn seen_bytes(&self) -> usize {
-        lock(&self.traffic).len()
-    }
-}
-
-/// Passes all frames on after the handshakes, which are the impostor's own at both ends.
-async fn between(tcp: TcpStream, target: &Target, traffic: &Mutex<Vec<u8>>) -> Result<()> {
-    let (own, guest) = (SecretKey::generate(), SecretKey::generate());
-    let (mut machine, proven) = Acceptor { tls: None, origins: Vec::new() }.accept(tcp, &own).await?;
-    lock(traffic).extend_from_slice(proven.key.as_bytes());
-    let identity = Identity { role: Role::Guest, key: &guest, credential: Blob(Vec::new()), lookup: None };
-    let mut relay = dial::dial(target, identity, |_| Ok(())).await?.socket;
-    let welcome = Frame::Welcome { session: 1, window: 4 << 20, heartbeat_ms: 15_000, found: Maybe(None) };
-    machine.send(welcome.encode()).await?;
-    loop {
-        let (bytes, to) = tokio::select! {
-            bytes = machine.receive() => (bytes?, &mut relay),
-            bytes = relay.receive() => (bytes?, &mut machine),
-        };
-        lock(traffic).extend_from_slice(&bytes);
-        to.send(bytes.to_vec()).await?;
-    }
 }

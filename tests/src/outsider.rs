@@ -90,7 +90,7 @@ impl Outsider {
 
     /// Calls a command of a node without parameters, through the hostile relay at this address.
     pub async fn call(&self, hostile: &Hostile, url: &str, fleet: KeyId, node: &SecretKey, command: &str) -> Result<Went> {
-        let target = Target { url: RelayUrl::parse(url)?, roots: Roots { ca: None }, allow_plaintext: false };
+        let target = Target { url: RelayUrl::parse(url)?, roots: Roots::default(), allow_plaintext: false };
         let identity = Identity { role: Role::Operator, key: &self.key, credential: Blob(Vec::new()), lookup: None };
         let connected = dial::dial(&target, identity, |_| Ok(())).await?;
         let (link, _) = Operator::start(connected, self.key.clone());

@@ -3,12 +3,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::handshake::{EXPORTER_LABEL, Exporter};
+use outhaul_protocol::time::Time;
+use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -18,6 +21,8 @@ use tokio_rustls::client::TlsStream;
 pub struct Roots {
     /// A PEM file of certificate authorities instead of the system's.
     pub ca: Option<PathBuf>,
+    /// When it certainly is later than this: a machine whose clock starts in 1970 would find every certificate too new.
+    pub floor: Option<Time>,
 }
 
 /// Why there is no TLS on a connection.
@@ -52,31 +57,54 @@ impl Roots {
     pub(crate) fn client(&self) -> Result<Arc<ClientConfig>, Failure> {
         // The system's roots take 13 ms to load: once per process, and only for those who dial wss.
         static SYSTEM: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-        match &self.ca {
-            Some(path) => {
-                let mut store = RootCertStore::empty();
-                for certificate in certificates(path)? {
-                    store.add(certificate).map_err(|error| bad(path, &error.to_string()))?;
-                }
-                client_of(store)
+        let clock = Later(self.floor.unwrap_or(Time(0)));
+        if self.ca.is_some() || clock.is_needed() {
+            return client_of(self.store()?, clock);
+        }
+        if let Some(config) = SYSTEM.get() {
+            return Ok(config.clone());
+        }
+        let config = client_of(self.store()?, Later(Time(0)))?;
+        Ok(SYSTEM.get_or_init(|| config).clone())
+    }
+
+    fn store(&self) -> Result<RootCertStore, Failure> {
+        let mut store = RootCertStore::empty();
+        if let Some(path) = &self.ca {
+            for certificate in certificates(path)? {
+                store.add(certificate).map_err(|error| bad(path, &error.to_string()))?;
             }
-            None if SYSTEM.get().is_some() => Ok(SYSTEM.get().expect("just seen").clone()),
-            None => {
-                let mut store = RootCertStore::empty();
-                store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                if store.is_empty() {
-                    return Err(Failure::new(Code::BadConfig, "this system has no TLS root certificates")
-                        .hint("install the ca-certificates package, or name a file with --ca"));
-                }
-                Ok(SYSTEM.get_or_init(|| client_of(store).expect("ring supports the default versions")).clone())
-            }
+            return Ok(store);
+        }
+        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        match store.is_empty() {
+            false => Ok(store),
+            true => Err(Failure::new(Code::BadConfig, "this system has no TLS root certificates")
+                .hint("install the ca-certificates package, or name a file with --ca")),
         }
     }
 }
 
-fn client_of(store: RootCertStore) -> Result<Arc<ClientConfig>, Failure> {
+/// The machine's clock, or what it knows to have passed, whichever is later.
+#[derive(Debug)]
+struct Later(Time);
+
+impl Later {
+    fn is_needed(&self) -> bool {
+        UnixTime::now().as_secs() < self.0.0
+    }
+}
+
+impl TimeProvider for Later {
+    fn current_time(&self) -> Option<UnixTime> {
+        let floor = UnixTime::since_unix_epoch(Duration::from_secs(self.0.0));
+        Some(if self.is_needed() { floor } else { UnixTime::now() })
+    }
+}
+
+fn client_of(store: RootCertStore, clock: Later) -> Result<Arc<ClientConfig>, Failure> {
     // The provider is named: without a process-wide default rustls would panic at the first connection.
-    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let config = ClientConfig::builder_with_details(Arc::new(rustls::crypto::ring::default_provider()), Arc::new(clock))
         .with_safe_default_protocol_versions()
         .map_err(|error| Failure::new(Code::Internal, format!("TLS: {error}")))?
         .with_root_certificates(store)

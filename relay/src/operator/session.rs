@@ -144,7 +144,7 @@ pub(crate) fn target(room: &Room, relay: Option<&str>, ca: Option<PathBuf>) -> R
                 .hint("start `relay serve`, or name one with `--relay URL` or `relay use URL --relay-key FP`")
         })?,
     };
-    Ok(Target { url: RelayUrl::parse(&url)?, roots: Roots { ca: ca.or(config.ca) }, allow_plaintext: config.allow_plaintext })
+    Ok(Target { url: RelayUrl::parse(&url)?, roots: Roots { ca: ca.or(config.ca), floor: None }, allow_plaintext: config.allow_plaintext })
 }
 
 /// The id a record is sorted by, unproven.

@@ -121,7 +121,7 @@ impl World {
 
     async fn dial(&self, role: Role, key: &SecretKey, credential: Vec<u8>, lookup: Option<Lookup>) -> Result<Connected, Failure> {
         let url = RelayUrl::parse(&self.relay.url().to_string()).expect("a URL");
-        let target = Target { url, roots: Roots { ca: self.ca.clone() }, allow_plaintext: false };
+        let target = Target { url, roots: Roots { ca: self.ca.clone(), floor: None }, allow_plaintext: false };
         let expected = *self.relay.key();
         let trust = |shown: &PublicKey| if *shown == expected { Ok(()) } else { Err(Failure::new(Code::BadKey, "another relay")) };
         dial(&target, Identity { role, key, credential: Blob(credential), lookup }, trust).await
