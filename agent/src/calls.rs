@@ -126,7 +126,7 @@ impl Inlet {
                 state.taken += 1;
                 (state.window.consume(cost).is_some(), state.taken)
             };
-            if pipe.consumed(cost).is_some() || due {
+            if pipe.consumed(cost) || due {
                 let _ = pipe.credit(call, taken);
             }
         }

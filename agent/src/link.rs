@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use outhaul_link::budget::Budget;
 use outhaul_link::dial::Connected;
 use outhaul_link::operator::watch;
 use outhaul_link::outbox::Outbox;
@@ -15,7 +16,7 @@ use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::{ChannelFrame, ChannelId, Frame};
 use outhaul_protocol::keys::{Digest, sha256};
 use outhaul_protocol::limits;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::channel::{self, OpenChannel, Slot};
@@ -35,6 +36,9 @@ pub struct Link {
     pub node: Arc<Node>,
     /// what waits to be written
     pub outbox: Outbox,
+    /// what may be under way to us
+    pub budget: Budget,
+    parts: Semaphore,
     state: Mutex<State>,
 }
 
@@ -72,10 +76,11 @@ impl Openings {
 }
 
 impl Link {
-    fn new(node: Arc<Node>) -> Arc<Self> {
+    fn new(node: Arc<Node>, window: u32) -> Arc<Self> {
         let openings = Openings { left: limits::OPENINGS_PER_SEC, since: Instant::now() };
         let state = State { channels: HashMap::new(), fetches: HashMap::new(), announced: Digest([0; 32]), policy: 0, openings };
-        Arc::new(Link { node, outbox: Outbox::new(limits::SOCKET_QUEUE / 4), state: Mutex::new(state) })
+        let (outbox, budget) = (Outbox::new(limits::SOCKET_QUEUE / 4), Budget::new(window));
+        Arc::new(Link { node, outbox, budget, parts: Semaphore::new(limits::ANSWERS / limits::BLOB_CHUNK), state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -194,6 +199,9 @@ impl Link {
                 channel::close_revoked(self, &open, &Failure::new(Code::Expired, "the channel is a day old"));
             }
         }
+        for open in self.budget.overdue().iter().filter_map(|channel| self.channel(channel)) {
+            channel::close(self, &open, Code::Busy, "it does not give back room that other channels wait for");
+        }
     }
 
     /// Signs and sends what this node has to offer.
@@ -246,6 +254,8 @@ impl Link {
         }
         let _clean = Fetching { link: self, key: (digest, offset) };
         let lost = || Failure::new(Code::LinkLost, "the link was lost while the pack was fetched");
+        // So many parts under way: more could fill the relay's queue for this link.
+        let _room = self.parts.acquire().await.map_err(|_| lost())?;
         self.outbox.control(Frame::BlobGet { digest, offset }.encode()).map_err(|_| lost())?;
         match tokio::time::timeout(BLOB_PART, receiver).await {
             Ok(Ok(part)) => Ok(part),
@@ -305,7 +315,7 @@ impl Drop for Fetching<'_> {
 
 /// Serves a connection until it ends; says why. `alive` is told once the relay has shown life beyond the handshake.
 pub async fn serve(node: Arc<Node>, connected: Connected, shutdown: CancellationToken, mut alive: impl FnMut()) -> String {
-    let link = Link::new(node.clone());
+    let link = Link::new(node.clone(), connected.window);
     // Whoever lost us the link may have kept what it carried: each link has a prekey of its own. The one before stays
     // good, for operators who looked just before.
     node.rotate_prekey();

@@ -3,8 +3,10 @@
 
 pub mod accept;
 pub mod backoff;
+pub mod budget;
 pub mod channel;
 pub mod dial;
+mod flow;
 pub mod operator;
 pub mod outbox;
 pub mod pipe;
@@ -12,4 +14,5 @@ mod socket;
 pub mod tls;
 pub mod url;
 
+pub use flow::Windows;
 pub use socket::{Ended, Socket, pump};

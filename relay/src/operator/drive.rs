@@ -53,7 +53,7 @@ impl Drive {
         let target = session.target(seen)?;
         let Session { dialer, link, book } = session;
         let (channel, handle) = link.open(&dialer.caller(), &target, Some(spec), now()).await.map_err(|failure| dialer.explain(failure))?;
-        dialer.tell_newer(&channel, &seen.known);
+        dialer.tell_newer(&channel, &seen.known).await;
         Ok(Drive::on(dialer, book, seen, link, (channel, handle)))
     }
 
@@ -62,7 +62,7 @@ impl Drive {
         let target = session.target(seen)?;
         let Session { dialer, link, book } = session;
         let (channel, _) = link.open(&dialer.caller(), &target, None, now()).await.map_err(|failure| dialer.explain(failure))?;
-        dialer.tell_newer(&channel, &seen.known);
+        dialer.tell_newer(&channel, &seen.known).await;
         let handle = Some(channel.call(spec, now()).await?);
         Ok(Drive::on(dialer, book, seen, link, (channel, handle)))
     }

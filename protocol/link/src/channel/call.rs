@@ -119,7 +119,7 @@ impl CallHandle {
             let mut calls = lock(&self.channel.0.calls);
             calls.get_mut(&id).is_some_and(|slot| slot.receive.consume(cost).is_some())
         };
-        let channel_due = pipe.consumed(cost).is_some();
+        let channel_due = pipe.consumed(cost);
         if call_due || channel_due {
             // A channel that is over needs no credit; its end is told as an event.
             let _ = pipe.credit(id, if current { self.stream.taken } else { 0 });
@@ -168,6 +168,12 @@ impl Drop for CallHandle {
     fn drop(&mut self) {
         if !self.ended && lock(&self.channel.0.calls).remove(&self.stream.id).is_some() {
             let _ = self.cancel();
+        }
+        // Output that nobody takes any more must not keep the channel's window.
+        while let Ok(Happened { cost, pipe, .. }) = self.stream.events.try_recv() {
+            if pipe.consumed(cost) {
+                let _ = pipe.credit(self.stream.id, 0);
+            }
         }
     }
 }

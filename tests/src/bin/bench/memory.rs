@@ -240,6 +240,8 @@ async fn carry(ends: &Ends, crowd: &Crowd) -> Result<()> {
                 let _ = arrived.send(noise.len());
                 outbox.push(ChannelFrame::Close { channel, code: "done" }.encode(), None).map_err(|why| why.to_string())
             }
+            // The echo of our own.
+            Some(Ok(ChannelFrame::Close { code: "done", .. })) => Ok(()),
             Some(Ok(ChannelFrame::Close { code, .. })) => Err(format!("the relay closed a channel: {code}")),
             Some(Ok(ChannelFrame::Open { .. })) => Ok(()),
             Some(Err(error)) => Err(error.to_string()),
