@@ -1,7 +1,7 @@
 //! Keeps one connection to the relay: frames in, frames out. States: dialing → connected → gone; [`crate::run`] dials
 //! again. Opens no payload; channels are judged in [`crate::channel`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use outhaul_link::operator::watch;
 use outhaul_link::outbox::Outbox;
 use outhaul_link::pump;
 use outhaul_protocol::cbor::Blob;
+use outhaul_protocol::describe::PackList;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::{ChannelFrame, ChannelId, Frame};
 use outhaul_protocol::keys::{Digest, sha256};
@@ -52,6 +53,8 @@ struct State {
     announced: Digest,
     /// of the policy that the announce tells
     policy: u64,
+    /// the packs that it names
+    listed: Option<PackList>,
     openings: Openings,
 }
 
@@ -78,7 +81,8 @@ impl Openings {
 impl Link {
     fn new(node: Arc<Node>, window: u32) -> Arc<Self> {
         let openings = Openings { left: limits::OPENINGS_PER_SEC, since: Instant::now() };
-        let state = State { channels: HashMap::new(), fetches: HashMap::new(), announced: Digest([0; 32]), policy: 0, openings };
+        let state =
+            State { channels: HashMap::new(), fetches: HashMap::new(), announced: Digest([0; 32]), policy: 0, listed: None, openings };
         let (outbox, budget) = (Outbox::new(limits::SOCKET_QUEUE / 4), Budget::new(window));
         Arc::new(Link { node, outbox, budget, parts: Semaphore::new(limits::ANSWERS / limits::BLOB_CHUNK), state: Mutex::new(state) })
     }
@@ -208,12 +212,29 @@ impl Link {
     pub(crate) fn announce(&self) {
         // Read first: a change in between is announced once more.
         let policy = self.node.policy.edition();
-        let signed = self.node.announce();
-        {
+        let list = self.node.pack_list();
+        let signed = self.node.announce(&list);
+        let before = {
             let mut state = self.state();
             (state.announced, state.policy) = (sha256(&signed), policy);
+            state.listed.replace(list.clone())
+        };
+        // What is new goes ahead, so that whoever sees the announce finds what it names. On a new link the relay most
+        // likely has it all, and asks for the rest.
+        if let Some(before) = before.filter(|before| *before != list) {
+            let known: HashSet<_> = before.0.iter().map(|pack| pack.description).collect();
+            list.0.iter().filter(|pack| !known.contains(&pack.description)).for_each(|pack| self.describe(Digest(pack.description)));
+            self.describe(Digest(list.digest()));
         }
         let _ = self.outbox.control(Frame::Announce { signed: Blob(signed) }.encode());
+    }
+
+    /// Sends the list of packs or the description of this digest, if it is one of now.
+    fn describe(&self, digest: Digest) {
+        let list = || Some(self.node.pack_list()).filter(|list| list.digest() == digest.0).map(|list| list.to_bytes());
+        if let Some(bytes) = self.node.packs.description(&digest.0).or_else(list) {
+            let _ = self.outbox.control(Frame::Description { digest, bytes: Blob(bytes) }.encode());
+        }
     }
 
     fn prekey(&self) {
@@ -274,11 +295,7 @@ impl Link {
                 let _ = self.outbox.control(Frame::Pong { token }.encode());
             }
             Frame::Pong { .. } => {}
-            Frame::Want { digest } => {
-                if let Some(bytes) = self.node.packs.description(&digest.0) {
-                    let _ = self.outbox.control(Frame::Description { digest, bytes: Blob(bytes) }.encode());
-                }
-            }
+            Frame::Want { digest } => self.describe(digest),
             Frame::BlobPart { digest, offset, total, bytes } => {
                 if let Some(sender) = self.state().fetches.remove(&(digest, offset)) {
                     let _ = sender.send((total, bytes.0));

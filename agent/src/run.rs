@@ -12,7 +12,7 @@ use outhaul_link::dial::{self, Connected, Identity, Target};
 use outhaul_link::tls::Roots;
 use outhaul_link::url::RelayUrl;
 use outhaul_protocol::cbor::Blob;
-use outhaul_protocol::describe::{AnnounceContent, GpuSummary, Heartbeat};
+use outhaul_protocol::describe::{AnnounceContent, GpuSummary, Heartbeat, PackList};
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::Role;
 use outhaul_protocol::keys::{KeyId, PublicKey, SecretKey, random};
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::calls::Calls;
 use crate::config::AgentConfig;
 use crate::link::{self, Link};
-use crate::packs::PackSet;
+use crate::packs::{Active, PackSet};
 use crate::pins::Membership;
 use crate::policy::PolicyFile;
 use crate::prekey::Prekeys;
@@ -152,24 +152,20 @@ impl Node {
         membership.accept_notice(kind, signed, chain, &mut clock, unix_now())
     }
 
-    /// The powers that active packs ask for and policy does not grant, as `pack:power`, for people who look from afar.
-    fn denied_powers(&self) -> String {
-        let mut denied = Vec::new();
-        for active in self.packs.active() {
+    /// The packs that answer now, each with the powers that policy does not grant it.
+    pub(crate) fn pack_list(&self) -> PackList {
+        let announced = |active: &Active| {
             let grants = self.policy.grants_for(active.name(), &active.digest().0, active.embedded());
-            let missing = active.powers().iter().filter(|power| !crate::policy::is_granted(&grants, **power));
-            denied.extend(missing.map(|power| format!("{}:{}", active.name(), power.name())));
-        }
-        denied.sort();
-        denied.join(" ")
+            active.announced(|power| crate::policy::is_granted(&grants, power))
+        };
+        PackList(self.packs.active().iter().map(|active| announced(active)).collect())
     }
 
-    /// A signed announce of what there is now.
-    pub(crate) fn announce(&self) -> Vec<u8> {
+    /// A signed announce of this list, and of the machine.
+    pub(crate) fn announce(&self, list: &PackList) -> Vec<u8> {
         let serial = self.announces.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut facts = self.facts.clone();
-        facts.insert(outhaul_protocol::native::DENIED_FACT.to_owned(), self.denied_powers());
-        let content = AnnounceContent { boot_count: self.boot_count, seq: serial, facts, packs: self.packs.announced(), counters: None };
+        let (boot_count, facts) = (self.boot_count, self.facts.clone());
+        let content = AnnounceContent { boot_count, seq: serial, facts, ..AnnounceContent::default() }.with_packs(list);
         let announce = Announce {
             iss: self.id,
             aud: self.fleet_id(),

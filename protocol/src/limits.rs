@@ -42,8 +42,10 @@ pub const UNCOUNTED: usize = SOCKET_QUEUE - LINK_WINDOW as usize - ANSWERS - OPE
 pub const MESSAGE_COST: u64 = 352;
 /// Bytes of output in one data message: fits one Noise message with its headers, so that bulk is never cut.
 pub const DATA_CHUNK: usize = 65_000;
-/// Bytes of an announce: pack digests and facts, sent on each connect of each node.
+/// Bytes of an announce: facts, names of what answers, the digest of the list of packs; sent on each connect of each node.
 pub const ANNOUNCE: usize = 2 << 10;
+/// Bytes of a node's list of packs: some hundreds of them.
+pub const PACK_LIST: usize = 64 << 10;
 /// Bytes of a pack's description (its commands with types and docs).
 pub const DESCRIPTION: usize = 256 << 10;
 /// Bytes of a pack's component: larger than any interpreter pack seen (Python: 18 MiB).

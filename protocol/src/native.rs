@@ -19,10 +19,6 @@ pub const REMOVE: &str = "pack.remove";
 /// Lists the packs.
 pub const LIST: &str = "pack.list";
 
-/// Key of an announced fact ([`crate::describe::fact`]): the powers that active packs ask for and policy does not
-/// grant, as `pack:power` with spaces between. An agent that announces none leaves it empty, not out.
-pub const DENIED_FACT: &str = "denied_powers";
-
 /// All of them, by name.
 #[must_use]
 pub fn commands() -> Vec<Command> {

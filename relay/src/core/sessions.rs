@@ -136,8 +136,8 @@ pub(crate) struct NodeSession {
 pub(crate) struct NodeState {
     pub(crate) heartbeat: Option<Box<[u8]>>,
     pub(crate) prekey: Option<Box<[u8]>>,
-    /// descriptions it was asked for
-    pub(crate) wanted: Vec<Digest>,
+    /// the newest announce, while the list of packs that it names has not come
+    pub(crate) awaited: Option<(Digest, Box<[u8]>)>,
     /// channels to it, with their openers
     pub(crate) channels: Vec<(ChannelId, KeyId)>,
     /// set when its clean-up has taken the channels
