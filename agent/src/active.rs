@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outhaul_host::{Pack, Power};
-use outhaul_protocol::describe::{AnnounceContent, AnnouncedPack, PackDescription};
+use outhaul_protocol::describe::{AnnouncedPack, PackDescription, PackList};
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::keys::Digest;
 use outhaul_protocol::limits;
@@ -15,9 +15,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::quarantine::Conduct;
 use crate::trust::Origin;
-
-/// Bytes of an announce that facts and counters may need; the rest is for packs.
-const FACTS: usize = 700;
 
 /// A pack that answers.
 #[derive(Debug)]
@@ -169,10 +166,13 @@ impl Active {
         &self.described
     }
 
-    /// What an announce says about it.
+    /// What the list of packs says about it, with what it asks for and is not granted, and what of that waits for the owner.
     #[must_use]
-    pub fn announced(&self) -> AnnouncedPack {
+    pub fn announced(&self, granted: impl Fn(Power) -> bool, waiting: &[Power]) -> AnnouncedPack {
+        let denied = self.powers().iter().filter(|power| !granted(**power));
         AnnouncedPack {
+            denied: denied.map(|power| power.name().to_owned()).collect(),
+            waiting: waiting.iter().map(|power| power.name().to_owned()).collect(),
             name: self.name().to_owned(),
             version: self.pack.version().to_owned(),
             digest: self.pack.digest(),
@@ -222,15 +222,12 @@ impl Table {
                 );
             }
         }
-        let others = self.by_name.values().filter(|other| other.name() != new.name()).map(|other| other.announced());
-        let packs = others.chain([new.announced()]).collect();
-        let bytes = AnnounceContent { packs, ..AnnounceContent::default() }.to_bytes().len();
-        if bytes > limits::ANNOUNCE - FACTS {
-            return Err(Failure::new(
-                Code::TooLarge,
-                format!("with pack `{}` this node would have more packs than an announce can carry", new.name()),
-            )
-            .hint("remove one that is not needed"));
+        let others = self.by_name.values().map(AsRef::as_ref).filter(|other| other.name() != new.name());
+        // As long as it gets when policy grants nothing.
+        let list = PackList(others.chain([new]).map(|active| active.announced(|_| false, active.powers())).collect());
+        if list.to_bytes().len() > limits::PACK_LIST {
+            let text = format!("with pack `{}` this node would have more packs than a list of them can hold", new.name());
+            return Err(Failure::new(Code::TooLarge, text).hint("remove one that is not needed"));
         }
         Ok(())
     }

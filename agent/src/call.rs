@@ -263,7 +263,7 @@ async fn run_pack(
     let accepted = async {
         // A call that ends at once needs no word that it began; one that takes its time does.
         tokio::time::sleep(ACCEPT_AFTER).await;
-        let _ = open.pipe.send(&Inner::Accepted { call: said.id });
+        let _ = open.pipe.send_bulk(&[&Inner::Accepted { call: said.id }.encode()]).await;
         std::future::pending::<()>().await;
     };
     let feeding = async {

@@ -124,7 +124,7 @@ impl Inlet {
             // A pack that takes no input any more: what comes is counted and dropped, so that the caller is not stuck.
             let call_cost = call_cost(&bytes);
             let _ = into.send(bytes).await;
-            let channel_due = pipe.consumed(cost).is_some();
+            let channel_due = pipe.consumed(cost);
             let (due, taken) = {
                 let mut state = self.state();
                 state.taken += 1;

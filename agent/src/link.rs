@@ -1,21 +1,23 @@
 //! Keeps one connection to the relay: frames in, frames out. States: dialing → connected → gone; [`crate::run`] dials
 //! again. Opens no payload; channels are judged in [`crate::channel`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use outhaul_link::budget::Budget;
 use outhaul_link::dial::Connected;
 use outhaul_link::operator::watch;
 use outhaul_link::outbox::Outbox;
 use outhaul_link::pump;
 use outhaul_protocol::cbor::Blob;
+use outhaul_protocol::describe::PackList;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::{ChannelFrame, ChannelId, Frame};
 use outhaul_protocol::keys::{Digest, sha256};
 use outhaul_protocol::limits;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::channel::{self, OpenChannel, Slot};
@@ -35,6 +37,9 @@ pub struct Link {
     pub node: Arc<Node>,
     /// what waits to be written
     pub outbox: Outbox,
+    /// what may be under way to us
+    pub budget: Budget,
+    parts: Semaphore,
     state: Mutex<State>,
 }
 
@@ -48,6 +53,8 @@ struct State {
     announced: Digest,
     /// of the policy that the announce tells
     policy: u64,
+    /// the packs that it names
+    listed: Option<PackList>,
     openings: Openings,
 }
 
@@ -72,10 +79,12 @@ impl Openings {
 }
 
 impl Link {
-    fn new(node: Arc<Node>) -> Arc<Self> {
+    fn new(node: Arc<Node>, window: u32) -> Arc<Self> {
         let openings = Openings { left: limits::OPENINGS_PER_SEC, since: Instant::now() };
-        let state = State { channels: HashMap::new(), fetches: HashMap::new(), announced: Digest([0; 32]), policy: 0, openings };
-        Arc::new(Link { node, outbox: Outbox::new(limits::SOCKET_QUEUE / 4), state: Mutex::new(state) })
+        let state =
+            State { channels: HashMap::new(), fetches: HashMap::new(), announced: Digest([0; 32]), policy: 0, listed: None, openings };
+        let (outbox, budget) = (Outbox::new(limits::SOCKET_QUEUE / 4), Budget::new(window));
+        Arc::new(Link { node, outbox, budget, parts: Semaphore::new(limits::ANSWERS / limits::BLOB_CHUNK), state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -194,18 +203,38 @@ impl Link {
                 channel::close_revoked(self, &open, &Failure::new(Code::Expired, "the channel is a day old"));
             }
         }
+        for open in self.budget.overdue().iter().filter_map(|channel| self.channel(channel)) {
+            channel::close(self, &open, Code::Busy, "it does not give back room that other channels wait for");
+        }
     }
 
     /// Signs and sends what this node has to offer.
     pub(crate) fn announce(&self) {
         // Read first: a change in between is announced once more.
         let policy = self.node.policy.edition();
-        let signed = self.node.announce();
-        {
+        let list = self.node.pack_list();
+        let signed = self.node.announce(&list);
+        let before = {
             let mut state = self.state();
             (state.announced, state.policy) = (sha256(&signed), policy);
+            state.listed.replace(list.clone())
+        };
+        // What is new goes ahead, so that whoever sees the announce finds what it names. On a new link the relay most
+        // likely has it all, and asks for the rest.
+        if let Some(before) = before.filter(|before| *before != list) {
+            let known: HashSet<_> = before.0.iter().map(|pack| pack.description).collect();
+            list.0.iter().filter(|pack| !known.contains(&pack.description)).for_each(|pack| self.describe(Digest(pack.description)));
+            self.describe(Digest(list.digest()));
         }
         let _ = self.outbox.control(Frame::Announce { signed: Blob(signed) }.encode());
+    }
+
+    /// Sends the list of packs or the description of this digest, if it is one of now.
+    fn describe(&self, digest: Digest) {
+        let list = || Some(self.node.pack_list()).filter(|list| list.digest() == digest.0).map(|list| list.to_bytes());
+        if let Some(bytes) = self.node.packs.description(&digest.0).or_else(list) {
+            let _ = self.outbox.control(Frame::Description { digest, bytes: Blob(bytes) }.encode());
+        }
     }
 
     fn prekey(&self) {
@@ -247,6 +276,8 @@ impl Link {
         }
         let _clean = Fetching { link: self, key: (digest, offset) };
         let lost = || Failure::new(Code::LinkLost, "the link was lost while the pack was fetched");
+        // So many parts under way: more could fill the relay's queue for this link.
+        let _room = self.parts.acquire().await.map_err(|_| lost())?;
         self.outbox.control(Frame::BlobGet { digest, offset }.encode()).map_err(|_| lost())?;
         match tokio::time::timeout(BLOB_PART, receiver).await {
             Ok(Ok(part)) => Ok(part),
@@ -265,11 +296,7 @@ impl Link {
                 let _ = self.outbox.control(Frame::Pong { token }.encode());
             }
             Frame::Pong { .. } => {}
-            Frame::Want { digest } => {
-                if let Some(bytes) = self.node.packs.description(&digest.0) {
-                    let _ = self.outbox.control(Frame::Description { digest, bytes: Blob(bytes) }.encode());
-                }
-            }
+            Frame::Want { digest } => self.describe(digest),
             Frame::BlobPart { digest, offset, total, bytes } => {
                 if let Some(sender) = self.state().fetches.remove(&(digest, offset)) {
                     let _ = sender.send((total, bytes.0));
@@ -306,7 +333,7 @@ impl Drop for Fetching<'_> {
 
 /// Serves a connection until it ends; says why. `alive` is told once the relay has shown life beyond the handshake.
 pub async fn serve(node: Arc<Node>, connected: Connected, shutdown: CancellationToken, mut alive: impl FnMut()) -> String {
-    let link = Link::new(node.clone());
+    let link = Link::new(node.clone(), connected.window);
     // Whoever lost us the link may have kept what it carried: each link has a prekey of its own. The one before stays
     // good, for operators who looked just before.
     node.rotate_prekey();

@@ -19,7 +19,6 @@ use bytes::Bytes;
 use outhaul_home::{Home, Secret};
 use outhaul_host::power::http::Outside;
 use outhaul_host::{Compiler, Host, HostConfig};
-use outhaul_protocol::describe::AnnouncedPack;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::keys::{Digest, random, sha256};
 use outhaul_protocol::publisher::Trust;
@@ -193,12 +192,6 @@ impl PackSet {
     #[must_use]
     pub fn count(&self) -> usize {
         self.table().by_name.len()
-    }
-
-    /// What an announce says about them.
-    #[must_use]
-    pub fn announced(&self) -> Vec<AnnouncedPack> {
-        self.table().by_name.values().map(|active| active.announced()).collect()
     }
 
     /// The active packs.

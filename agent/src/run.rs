@@ -6,18 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use outhaul_home::Home;
-use outhaul_host::{Power, power};
+use outhaul_host::power;
 use outhaul_link::backoff::Backoff;
 use outhaul_link::dial::{self, Connected, Identity, Target};
 use outhaul_link::tls::Roots;
 use outhaul_link::url::RelayUrl;
 use outhaul_protocol::cbor::Blob;
-use outhaul_protocol::describe::{AnnounceContent, GpuSummary, Heartbeat};
+use outhaul_protocol::describe::{AnnounceContent, GpuSummary, Heartbeat, PackList};
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::Role;
 use outhaul_protocol::keys::{KeyId, PublicKey, SecretKey, random};
 use outhaul_protocol::limits;
-use outhaul_protocol::native::{DENIED_FACT, WAITING_FACT};
 use outhaul_protocol::objects::Announce;
 use outhaul_protocol::publisher::Trust;
 use outhaul_protocol::signed::Signed;
@@ -28,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::calls::Calls;
 use crate::config::AgentConfig;
 use crate::link::{self, Link};
-use crate::packs::PackSet;
+use crate::packs::{Active, PackSet};
 use crate::pins::Membership;
 use crate::policy::PolicyFile;
 use crate::prekey::Prekeys;
@@ -186,34 +185,23 @@ impl Node {
         self.membership_mut().accept_notice(kind, signed, chain, &mut clock, unix_now())
     }
 
-    /// The powers that active packs ask for and policy does not grant, and those of them that wait for the owner again,
-    /// as `pack:power`, for people who look from afar.
-    fn missing_powers(&self) -> (String, String) {
-        let (mut denied, mut waiting) = (Vec::new(), Vec::new());
-        for active in self.packs.active() {
+    /// The packs that answer now, each with the powers that policy does not grant it, and those of them that wait for the
+    /// owner again.
+    pub(crate) fn pack_list(&self) -> PackList {
+        let announced = |active: &Active| {
             let (name, digest, origin) = (active.name(), active.digest().0, active.origin());
             let grants = self.policy.grants_for(name, &digest, origin);
-            let entry = |power: &Power| format!("{name}:{}", power.name());
-            denied.extend(active.powers().iter().filter(|power| !crate::policy::is_granted(&grants, **power)).map(entry));
-            waiting.extend(self.policy.waiting_for(name, &digest, origin, active.powers()).iter().map(entry));
-        }
-        let text = |mut entries: Vec<String>| {
-            entries.sort();
-            entries.join(" ")
+            let waiting = self.policy.waiting_for(name, &digest, origin, active.powers());
+            active.announced(|power| crate::policy::is_granted(&grants, power), &waiting)
         };
-        (text(denied), text(waiting))
+        PackList(self.packs.active().iter().map(|active| announced(active)).collect())
     }
 
-    /// A signed announce of what there is now.
-    pub(crate) fn announce(&self) -> Vec<u8> {
+    /// A signed announce of this list, and of the machine.
+    pub(crate) fn announce(&self, list: &PackList) -> Vec<u8> {
         let serial = self.announces.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut facts = self.facts.clone();
-        let (denied, waiting) = self.missing_powers();
-        facts.insert(DENIED_FACT.to_owned(), denied);
-        if !waiting.is_empty() {
-            facts.insert(WAITING_FACT.to_owned(), waiting);
-        }
-        let content = AnnounceContent { boot_count: self.boot_count, seq: serial, facts, packs: self.packs.announced(), counters: None };
+        let (boot_count, facts) = (self.boot_count, self.facts.clone());
+        let content = AnnounceContent { boot_count, seq: serial, facts, ..AnnounceContent::default() }.with_packs(list);
         let announce = Announce {
             iss: self.id,
             aud: self.fleet_id(),

@@ -26,13 +26,6 @@ pub const TRUST: &str = "node.trust";
 /// Takes them no more.
 pub const DISTRUST: &str = "node.distrust";
 
-/// Key of an announced fact ([`crate::describe::fact`]): the powers that active packs ask for and policy does not
-/// grant, as `pack:power` with spaces between. An agent that announces none leaves it empty, not out.
-pub const DENIED_FACT: &str = "denied_powers";
-/// Key of an announced fact: those of them that a version asks for beyond what the machine's owner decided on when
-/// granting to an older one, in the same form. Left out when there is none.
-pub const WAITING_FACT: &str = "waiting_powers";
-
 /// All of them, by name.
 #[must_use]
 pub fn commands() -> Vec<Command> {

@@ -31,7 +31,7 @@ async fn relay(listener: TcpListener, fleet: Arc<Fleet>, code: String, other: Ot
     let (tcp, _) = listener.accept().await.map_err(|error| error.to_string())?;
     let (mut socket, proven) = Acceptor { tls: None, origins: vec![] }.accept(tcp, key).await.map_err(|error| error.to_string())?;
     assert_eq!(proven.role, Role::Guest);
-    let welcome = Frame::Welcome { session: 1, window: 1 << 20, heartbeat_ms: 15_000, found: Maybe(None) };
+    let welcome = Frame::Welcome { session: 1, window: outhaul_protocol::limits::LINK_WINDOW, heartbeat_ms: 15_000, found: Maybe(None) };
     socket.send(welcome.encode()).await.map_err(|ended| ended.to_string())?;
     let next = async |socket: &mut outhaul_link::Socket| loop {
         let frame = Frame::decode(&socket.receive().await.map_err(|ended| ended.to_string())?).map_err(|error| error.to_string())?;

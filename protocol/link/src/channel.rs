@@ -70,8 +70,9 @@ impl Channel {
     }
 
     /// Hands a newer fleet-signed object to the node.
-    pub fn notify(&self, kind: &str, signed: Blob, chain: Vec<Blob>) -> Result<(), Failure> {
-        self.0.pipe.send(&Inner::Notice { kind: kind.into(), signed, chain }).map_err(lost)
+    pub async fn notify(&self, kind: &str, signed: Blob, chain: Vec<Blob>) -> Result<(), Failure> {
+        let notice = Inner::Notice { kind: kind.into(), signed, chain }.encode();
+        self.0.pipe.send_bulk(&[&notice]).await.map_err(lost)
     }
 
     /// Why it is over, if it is.
@@ -154,9 +155,9 @@ impl Channel {
                 if let Some(slot) = lock(&self.0.calls).get(&call) {
                     self.tell(slot, CallEvent::Accepted, 0);
                 }
+                return self.give_back(call, 0, cost);
             }
-            Inner::Credit { call, consumed, channel_total } => {
-                self.0.pipe.acknowledged(channel_total).map_err(|ended| ended.0)?;
+            Inner::Credit { call, consumed, .. } => {
                 if let Some(slot) = lock(&self.0.calls).get(&call) {
                     lock(&slot.input.window).acknowledge(consumed).map_err(|overrun| overrun.to_string())?;
                     slot.input.changed.notify_waiters();
@@ -176,14 +177,17 @@ impl Channel {
                     self.tell(&slot, CallEvent::Unknown, 0);
                 }
             }
-            notice @ Inner::Notice { .. } => lock(&self.0.notices).push(notice),
+            notice @ Inner::Notice { .. } => {
+                lock(&self.0.notices).push(notice);
+                return self.give_back([0; 16], 0, cost);
+            }
             _ => return Err("a message that only operators send".into()),
         }
         Ok(())
     }
 
     fn give_back(&self, call: CallId, next: u64, cost: u64) -> Result<(), String> {
-        if self.0.pipe.consumed(cost).is_some() {
+        if self.0.pipe.consumed(cost) {
             self.0.pipe.credit(call, next).map_err(|ended| ended.0)?;
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use outhaul_protocol::cbor::Blob;
+use outhaul_protocol::credit::pool;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::{Frame, Lookup, NodeRecord, Role, SUBPROTOCOL};
 use outhaul_protocol::handshake::{PeerHello, welcome_or_refusal};
@@ -55,6 +56,8 @@ pub struct Connected {
     pub transcript: Digest,
     /// this session's number at the relay
     pub session: u64,
+    /// bytes of bulk that may be under way to this end, in all its channels
+    pub window: u32,
     /// time between heartbeats
     pub heartbeat: Duration,
     /// the answer to the lookup
@@ -93,9 +96,15 @@ async fn connect(
     let mut socket = socket.authenticated().await;
     socket.send(proof).await.map_err(lost)?;
     match welcome_or_refusal(&socket.receive().await.map_err(lost)?)? {
-        Frame::Welcome { session, heartbeat_ms, found, .. } => {
+        Frame::Welcome { window, .. } if u64::from(window) < pool::least() => Err(Failure::new(
+            Code::RelayRefused,
+            format!("the relay has room for {window} bytes under way to this end, less than two messages need"),
+        )),
+        Frame::Welcome { session, window, heartbeat_ms, found } => {
             let heartbeat = Duration::from_millis(heartbeat_ms.clamp(1_000, 60_000));
-            Ok(Connected { socket, relay, transcript, session, heartbeat, found: found.0 })
+            // No more than what our own ceilings were made for, whatever it says.
+            let window = window.min(limits::SOCKET_QUEUE as u32);
+            Ok(Connected { socket, relay, transcript, session, window, heartbeat, found: found.0 })
         }
         _ => Err(Failure::new(Code::RelayRefused, "a welcome was expected")),
     }

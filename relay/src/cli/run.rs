@@ -16,7 +16,7 @@ use super::args::Run;
 use super::call::{Finished, finish, receipt_json};
 use super::lanes::Lanes;
 use super::output::failure_text;
-use crate::operator::{Drive, Known, find_command};
+use crate::operator::{Drive, Known, Session, find_command, packs_of};
 
 /// Every failure that is not the program's own.
 pub(super) const OURS: u8 = 255;
@@ -28,7 +28,7 @@ pub(super) async fn run(context: &Context, run: &Run) -> Result<u8, Failure> {
     let (session, seen) = context.with_node(&run.node).await?;
     // Whether it can be reached comes first: of a node that never was nothing else is known.
     session.target(&seen)?;
-    let pack = system(&seen.known)?;
+    let pack = system(&session, &seen.known).await?;
     let stdin = run.stdin || !std::io::stdin().is_terminal();
     let deadline = context.global.timeout;
     let start_within = deadline.unwrap_or(Duration::MAX).min(Duration::from_secs(limits::START_WITHIN_SECS));
@@ -54,8 +54,8 @@ pub(super) async fn run(context: &Context, run: &Run) -> Result<u8, Failure> {
 }
 
 /// The pack that answers `system.run`.
-fn system(node: &Known) -> Result<Digest, Failure> {
-    let packs = node.announce.as_ref().map_or(&[][..], |announce| &announce.content.packs);
+async fn system(session: &Session, node: &Known) -> Result<Digest, Failure> {
+    let packs = packs_of(session, node).await?;
     let pack = packs.iter().find(|pack| pack.interfaces.iter().any(|interface| interface == "system"));
     pack.map(|pack| Digest(pack.digest)).ok_or_else(|| {
         Failure::new(Code::UnknownCommand, format!("`{}` has no command `{COMMAND}`", node.node.name))

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use outhaul_link::accept::{AcceptError, refuse};
+use outhaul_link::outbox::Meter;
 use outhaul_link::{Socket, pump};
 use outhaul_protocol::cbor::Maybe;
 use outhaul_protocol::error::Failure;
@@ -58,8 +59,8 @@ async fn admit(hub: &Arc<Hub>, proven: Proven, peer: SocketAddr) -> Result<Admit
         Role::Node => {
             admit::node(hub, &proven).await?;
             let session = hub.sessions.begin();
-            welcome(&session, None);
-            Ok(Admitted::Node(Arc::new(NodeSession { session, key: proven.key, id, state: Mutex::default() })))
+            welcome(&session, limits::LINK_WINDOW, None);
+            Ok(Admitted::Node(Arc::new(NodeSession { session, key: proven.key, id, openings: Meter::default(), state: Mutex::default() })))
         }
         Role::Operator => {
             let authority = admit::operator(hub, &proven)?;
@@ -71,7 +72,8 @@ async fn admit(hub: &Arc<Hub>, proven: Proven, peer: SocketAddr) -> Result<Admit
                 None => None,
             };
             let session = hub.sessions.begin();
-            welcome(&session, found);
+            // Nobody opens channels to an operator.
+            welcome(&session, limits::LINK_WINDOW + limits::OPENINGS as u32, found);
             Ok(Admitted::Operator(Arc::new(OperatorSession {
                 session,
                 key: proven.key,
@@ -85,7 +87,7 @@ async fn admit(hub: &Arc<Hub>, proven: Proven, peer: SocketAddr) -> Result<Admit
         }
         Role::Guest => {
             let session = hub.sessions.begin();
-            welcome(&session, None);
+            welcome(&session, limits::LINK_WINDOW, None);
             let guest = Arc::new(GuestSession { session, key: proven.key, id, address: peer.ip() });
             hub.pairings.admit(&guest)?;
             Ok(Admitted::Guest(guest))
@@ -94,13 +96,8 @@ async fn admit(hub: &Arc<Hub>, proven: Proven, peer: SocketAddr) -> Result<Admit
 }
 
 /// Queued before anybody else knows the session: nothing can come before it.
-fn welcome(session: &Session, found: Option<Vec<NodeRecord>>) {
-    session.say(&Frame::Welcome {
-        session: session.number,
-        window: limits::CHANNEL_WINDOW,
-        heartbeat_ms: limits::HEARTBEAT_SECS * 1000,
-        found: Maybe(found),
-    });
+fn welcome(session: &Session, window: u32, found: Option<Vec<NodeRecord>>) {
+    session.say(&Frame::Welcome { session: session.number, window, heartbeat_ms: limits::HEARTBEAT_SECS * 1000, found: Maybe(found) });
 }
 
 /// What the three kinds of peers do in their session, each in its own way.

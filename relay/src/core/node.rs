@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use outhaul_protocol::cbor::Blob;
-use outhaul_protocol::describe::{AnnounceContent, Heartbeat, PackDescription};
+use outhaul_protocol::describe::{AnnounceContent, Heartbeat, PackDescription, PackList};
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::{ChannelFrame, Frame};
 use outhaul_protocol::keys::{Digest, sha256};
@@ -113,40 +113,51 @@ fn announce(hub: &Arc<Hub>, node: &Arc<NodeSession>, signed: Vec<u8>) -> Result<
         return Err("the announce is not for this fleet".into());
     }
     let content = AnnounceContent::from_bytes(&announce.content.0).map_err(|error| format!("malformed announce: {error}"))?;
-    let digests: Vec<Digest> = content.packs.iter().map(|pack| Digest(pack.description)).collect();
     let node = node.clone();
-    hub.store.submit(move |db| log(keep_announce(db, &node, &signed, digests))).map_err(|full| full.to_string())
+    hub.store.submit(move |db| log(keep_announce(db, &node, signed, Digest(content.packs)))).map_err(|full| full.to_string())
 }
 
-/// Keeps an announce, and asks for the descriptions it names that nobody has sent yet.
-fn keep_announce(db: &mut Db, node: &NodeSession, signed: &[u8], digests: Vec<Digest>) -> Result<(), Failure> {
-    db.put_announce(&node.id, signed)?;
-    let unknown = db.unknown_descriptions(digests, clock::now())?;
-    node.state().wanted.clone_from(&unknown);
-    for digest in unknown {
+/// Keeps an announce once the list of packs it names is here, and asks for what nobody has sent yet: an operator that
+/// sees the announce finds the list.
+fn keep_announce(db: &mut Db, node: &NodeSession, signed: Vec<u8>, list: Digest) -> Result<(), Failure> {
+    if !db.unknown_descriptions(vec![list], clock::now())?.is_empty() {
+        node.state().awaited = Some((list, signed.into()));
+        node.session.say(&Frame::Want { digest: list });
+        return Ok(());
+    }
+    node.state().awaited = None;
+    db.put_announce(&node.id, &signed)?;
+    // What is kept under its digest was read before it was kept.
+    let packs = db.description(&list)?.and_then(|bytes| PackList::from_bytes(&bytes).ok()).unwrap_or_default();
+    let digests = packs.0.iter().map(|pack| Digest(pack.description)).collect();
+    for digest in db.unknown_descriptions(digests, clock::now())? {
         node.session.say(&Frame::Want { digest });
     }
     Ok(())
 }
 
-fn description(hub: &Arc<Hub>, node: &NodeSession, digest: Digest, bytes: Vec<u8>) -> Result<(), String> {
-    let asked = {
-        let mut state = node.state();
-        let before = state.wanted.len();
-        state.wanted.retain(|wanted| *wanted != digest);
-        state.wanted.len() < before
-    };
-    // One that was asked for before a newer announce came is simply too late.
-    if !asked {
-        return Ok(());
-    }
+/// A list of packs or a description, asked for or ahead of the announce that names it. Its digest is its name: whoever
+/// sends it, it is what it is, and what is used by nobody is forgotten first.
+fn description(hub: &Arc<Hub>, node: &Arc<NodeSession>, digest: Digest, bytes: Vec<u8>) -> Result<(), String> {
     if sha256(&bytes) != digest {
-        return Err("a description has another digest than it was asked for by".into());
+        return Err("a description has another digest than its own".into());
     }
-    PackDescription::from_bytes(&bytes).map_err(|error| format!("malformed description: {error}"))?;
-    hub.store
-        .submit(move |db| log(db.put_description(&digest, &bytes, clock::now()).map_err(Failure::from)))
-        .map_err(|full| full.to_string())
+    if let Err(error) = PackDescription::from_bytes(&bytes)
+        && PackList::from_bytes(&bytes).is_err()
+    {
+        return Err(format!("malformed description: {error}"));
+    }
+    let node = node.clone();
+    hub.store.submit(move |db| log(keep_description(db, &node, digest, &bytes))).map_err(|full| full.to_string())
+}
+
+fn keep_description(db: &mut Db, node: &NodeSession, digest: Digest, bytes: &[u8]) -> Result<(), Failure> {
+    db.put_description(&digest, bytes, clock::now())?;
+    let awaited = node.state().awaited.take_if(|(list, _)| *list == digest);
+    match awaited {
+        Some((list, signed)) => keep_announce(db, node, signed.into_vec(), list),
+        None => Ok(()),
+    }
 }
 
 fn blob(hub: &Arc<Hub>, node: &Arc<NodeSession>, digest: Digest, offset: u64) -> Result<(), String> {

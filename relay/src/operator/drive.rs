@@ -55,7 +55,7 @@ impl Drive {
         let Session { dialer, link, book } = session;
         let opened = link.open(&dialer.caller(), &target, Some(spec), now()).await;
         let (channel, handle) = opened.map_err(|failure| by_its_clock(dialer.explain(failure), seen))?;
-        dialer.tell_newer(&channel, &seen.known);
+        dialer.tell_newer(&channel, &seen.known).await;
         Ok(Drive::on(dialer, book, seen, link, (channel, handle)))
     }
 
@@ -65,7 +65,7 @@ impl Drive {
         let Session { dialer, link, book } = session;
         let opened = link.open(&dialer.caller(), &target, None, now()).await;
         let (channel, _) = opened.map_err(|failure| by_its_clock(dialer.explain(failure), seen))?;
-        dialer.tell_newer(&channel, &seen.known);
+        dialer.tell_newer(&channel, &seen.known).await;
         let handle = Some(channel.call(spec, now()).await?);
         Ok(Drive::on(dialer, book, seen, link, (channel, handle)))
     }

@@ -97,7 +97,7 @@ impl Dialer {
     }
 
     /// Hands the node what it does not know yet: relays, revocations, its own newer certificate.
-    pub fn tell_newer(&self, channel: &Channel, node: &Known) {
+    pub async fn tell_newer(&self, channel: &Channel, node: &Known) {
         let theirs = channel.node();
         let mut newer = Vec::new();
         if let Some(relays) = self.fleet.relays.as_ref().filter(|relays| relays.serial > theirs.serials.relays) {
@@ -113,7 +113,7 @@ impl Dialer {
         }
         for (kind, signed, chain) in newer {
             // A channel that is over says so to the call on it.
-            let _ = channel.notify(kind, signed, chain);
+            let _ = channel.notify(kind, signed, chain).await;
         }
     }
 

@@ -115,7 +115,7 @@ impl CallHandle {
     fn took(&mut self, call_cost: u64, cost: u64, pipe: &Arc<Pipe>) {
         self.stream.taken += 1;
         let (id, current) = (self.stream.id, Arc::ptr_eq(pipe, &self.channel.0.pipe));
-        let channel_due = pipe.consumed(cost).is_some();
+        let channel_due = pipe.consumed(cost);
         let call_due = current && {
             let mut calls = lock(&self.channel.0.calls);
             calls.get_mut(&id).is_some_and(|slot| {
@@ -175,6 +175,12 @@ impl Drop for CallHandle {
     fn drop(&mut self) {
         if !self.ended && lock(&self.channel.0.calls).remove(&self.stream.id).is_some() {
             let _ = self.cancel();
+        }
+        // Output that nobody takes any more must not keep the channel's window.
+        while let Ok(Happened { cost, pipe, .. }) = self.stream.events.try_recv() {
+            if pipe.consumed(cost) {
+                let _ = pipe.credit(self.stream.id, 0);
+            }
         }
     }
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use outhaul_protocol::cbor::Blob;
-use outhaul_protocol::channel::{Binding, ChannelError, Initiator, first_payload_ceiling};
+use outhaul_protocol::channel::{Binding, ChannelError, Initiator, Session, first_payload_ceiling};
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::ChannelId;
 use outhaul_protocol::inner::{CallId, OpenPayload, OpenedPayload, Serials};
-use outhaul_protocol::keys::{Digest, KeyId, PublicKey, SecretKey, X25519Secret, random};
+use outhaul_protocol::keys::{Digest, KeyId, PublicKey, SecretKey, X25519Secret};
 use outhaul_protocol::objects::{Opening, Prekey};
 use outhaul_protocol::signed::{Signed, Verified};
 use outhaul_protocol::time::Time;
@@ -17,6 +17,8 @@ use tokio::sync::oneshot;
 use super::Channel;
 use super::asked::CallSpec;
 use super::call::{CallStream, Slot};
+use crate::budget::Budget;
+use crate::flow::Windows;
 use crate::outbox::Outbox;
 use crate::pipe::Pipe;
 
@@ -61,33 +63,36 @@ pub(super) struct Ends {
 pub(crate) struct HalfOpen {
     initiator: Initiator,
     ends: Ends,
+    /// granted to the node
+    window: u64,
     first: Option<(CallId, Slot)>,
     answered: oneshot::Sender<Result<Channel, Failure>>,
 }
 
 /// The first message, what waits for its answer, and the first call's handle.
 pub(crate) struct FirstMessage {
-    pub(crate) channel: ChannelId,
     pub(crate) noise: Vec<u8>,
     pub(crate) waiting: HalfOpen,
     pub(crate) first: Option<CallStream>,
 }
 
-/// Seals the first message. A first call that does not fit is left to be sent after the answer.
+/// Seals the first message of a channel that the node may send so much in. A first call that does not fit is left to be
+/// sent after the answer.
 pub(crate) fn open(
     caller: &Caller,
     target: &NodeTarget,
+    (channel, window): (ChannelId, u64),
     first: Option<&CallSpec>,
     now: Time,
     answered: oneshot::Sender<Result<Channel, Failure>>,
 ) -> Result<FirstMessage, Failure> {
-    let version = version(&target.prekey)?;
-    let (channel, own) = (random(), X25519Secret::generate());
+    let (version, own) = (version(&target.prekey)?, X25519Secret::generate());
     let (node, prekey) = (target.key.id(), target.prekey.digest());
     let opening = Opening { iss: caller.key.id(), aud: node, iat: now, prekey, channel, key: own.public() };
     let opening = Signed::sign(&caller.key, &opening);
     let ends = Ends { caller: caller.clone(), target: target.clone(), opening: opening.digest(), opened_at: Instant::now() };
-    let mut payload = OpenPayload { opening: Blob(opening.into_bytes()), chain: caller.chain.clone(), serials: caller.serials, call: None };
+    let mut payload =
+        OpenPayload { opening: Blob(opening.into_bytes()), chain: caller.chain.clone(), serials: caller.serials, call: None, window };
     let (mut slot, mut stream) = (None, None);
     if let Some(spec) = first {
         let asked = ends.signed(spec, now)?;
@@ -102,8 +107,8 @@ pub(crate) fn open(
     let binding = Binding { version, fleet: target.fleet, node, prekey, channel };
     let broken = |error: ChannelError| Failure::new(Code::Internal, format!("open channel: {error}"));
     let (initiator, noise) = Initiator::open(&binding, &own, &target.prekey.key, &payload.encode()).map_err(broken)?;
-    let waiting = HalfOpen { initiator, ends, first: slot, answered };
-    Ok(FirstMessage { channel, noise, waiting, first: stream })
+    let waiting = HalfOpen { initiator, ends, window, first: slot, answered };
+    Ok(FirstMessage { noise, waiting, first: stream })
 }
 
 /// The newest version that both ends speak.
@@ -118,10 +123,14 @@ fn version(prekey: &Prekey) -> Result<u16, Failure> {
 
 impl HalfOpen {
     /// The node's answer.
-    pub(crate) fn answered(self, noise: &[u8], outbox: Outbox) -> Option<Channel> {
-        let outcome = finish(self.initiator, self.ends, self.first, noise, outbox);
+    pub(crate) fn answered(self, noise: &[u8], outbox: Outbox, budget: Budget) -> Option<Channel> {
+        let HalfOpen { initiator, ends, window, first, answered } = self;
+        let outcome = read_answer(initiator, noise).map(|(session, node)| {
+            let windows = Windows { theirs: node.window, ours: window };
+            Channel::new(Pipe::new(session, outbox, budget, windows), ends, node, first)
+        });
         let channel = outcome.as_ref().ok().cloned();
-        let _ = self.answered.send(outcome);
+        let _ = answered.send(outcome);
         channel
     }
 
@@ -131,9 +140,9 @@ impl HalfOpen {
     }
 }
 
-fn finish(initiator: Initiator, ends: Ends, first: Option<(CallId, Slot)>, noise: &[u8], outbox: Outbox) -> Result<Channel, Failure> {
+fn read_answer(initiator: Initiator, noise: &[u8]) -> Result<(Session, OpenedPayload), Failure> {
     let bad = |error: &dyn std::fmt::Display| Failure::new(Code::BadSignature, format!("the node's answer does not verify: {error}"));
     let (session, payload) = initiator.answered(noise).map_err(|error| bad(&error))?;
     let node = OpenedPayload::decode(&payload).map_err(|error| bad(&error))?;
-    Ok(Channel::new(Pipe::new(session, outbox), ends, node, first))
+    Ok((session, node))
 }
