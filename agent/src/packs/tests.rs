@@ -109,7 +109,7 @@ async fn the_standard_packs_answer_from_the_start() {
     let system = packs.find("system").expect("answers");
     assert!(system.embedded() && system.has_command("system.info") && !system.has_command("system.nothing"));
     assert_eq!(embedded_digest("system"), Some(system.digest()));
-    let announced: Vec<_> = packs.active().iter().map(|active| active.announced(|_| true)).collect();
+    let announced: Vec<_> = packs.active().iter().map(|active| active.announced(|_| true, &[])).collect();
     assert_eq!(announced.iter().map(|pack| pack.name.as_str()).collect::<Vec<_>>(), ["camera", "gpu", "system"]);
     for pack in &announced {
         let bytes = packs.description(&pack.description).expect("is there");

@@ -175,6 +175,7 @@ fn list() -> PackList {
         description: pack.digest(),
         interfaces: pack.interfaces.into_iter().map(|interface| interface.name).collect(),
         denied: Vec::new(),
+        waiting: Vec::new(),
     });
     PackList(packs.collect())
 }
