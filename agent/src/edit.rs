@@ -209,8 +209,10 @@ fn deny_cameras(table: &mut dyn TableLike, key: &PackKey, devices: &[String]) ->
         Some(_) if devices.is_empty() => put(table, "camera", false.into()),
         Some(item) => match item.as_table_like_mut() {
             Some(camera) => take(camera, "devices", devices),
-            None => return Err(usage(format!("pack `{key}` has no list of cameras to take `{}` from", devices.join(" ").escape_debug()))
-                .hint(format!("to allow only some: agent deny {key} camera, then allow these"))),
+            None => {
+                return Err(usage(format!("pack `{key}` has no list of cameras to take `{}` from", devices.join(" ").escape_debug()))
+                    .hint(format!("to allow only some: agent deny {key} camera, then allow these")));
+            }
         },
     }
     Ok(())

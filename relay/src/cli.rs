@@ -183,9 +183,10 @@ async fn within(context: &Context, command: Command) -> Result<u8, Failure> {
     );
     match context.global.timeout.filter(|_| !carried) {
         None => dispatch(context, command).await,
-        Some(limit) => tokio::time::timeout(limit, dispatch(context, command))
-            .await
-            .unwrap_or_else(|_| Err(Failure::new(Code::Deadline, format!("it took longer than {} s", limit.as_secs_f64())).hint("give it more time with --timeout"))),
+        Some(limit) => tokio::time::timeout(limit, dispatch(context, command)).await.unwrap_or_else(|_| {
+            Err(Failure::new(Code::Deadline, format!("it took longer than {} s", limit.as_secs_f64()))
+                .hint("give it more time with --timeout"))
+        }),
     }
 }
 
