@@ -76,7 +76,7 @@ fn authority() -> &'static Authority {
         let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
         let server = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
         let server = server.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).expect("fits");
-        Authority { acceptor: TlsAcceptor::from(Arc::new(server)), roots: Roots { ca: Some(ca) }, _folder: folder }
+        Authority { acceptor: TlsAcceptor::from(Arc::new(server)), roots: Roots { ca: Some(ca), floor: None }, _folder: folder }
     })
 }
 
