@@ -337,10 +337,11 @@ pub async fn serve(node: Arc<Node>, connected: Connected, shutdown: Cancellation
     // Whoever lost us the link may have kept what it carried: each link has a prekey of its own. The one before stays
     // good, for operators who looked just before.
     node.rotate_prekey();
-    node.review_trust();
     link.prekey();
     link.announce();
     node.publish(Some(link.clone()));
+    // The owner may have spoken while nobody was connected.
+    node.review_trust();
     let heard = Arc::new(Notify::new());
     let handler = {
         let (link, heard) = (link.clone(), heard.clone());
