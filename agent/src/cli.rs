@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::FILE;
 use crate::edit::Items;
+use crate::explain;
 use crate::pair::{self, News, Wish};
 use crate::pins::Membership;
 use crate::show;
@@ -41,7 +42,9 @@ const EXAMPLES: &str = "Examples:
   agent pair --relay ws://127.0.0.1:8765 --code 482913 --name bench-1
   agent run
   agent allow system process uname df
-  agent policy show";
+  agent allow system process 'systemctl status|restart nginx'
+  agent policy show
+  agent policy explain system process systemctl stop nginx";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -55,9 +58,19 @@ enum Command {
     Status,
     /// Grants a pack a power, in agent.toml; a running agent sees it at the next call.
     ///
-    /// POWER is process (ITEMs: programs), camera (ITEMs: devices; all without), gpu or system. Comments and order of
-    /// the file stay. A grant to an embedded pack belongs to its name; to a deployed pack, to the version that is
-    /// active now.
+    /// POWER is process (ITEMs: programs), files (ITEMs: folders), camera (ITEMs: devices; all without), gpu or system.
+    /// Comments and order of the file stay. A grant to an embedded pack belongs to its name; to a deployed pack, to the
+    /// version that is active now.
+    ///
+    /// A folder has its rights behind it: /srv/data:rl lets a pack read files and list what there is (the default), w
+    /// change, add and remove, c only add.
+    ///
+    /// A program alone may run with any arguments. With a shape behind it, in one ITEM, only with such arguments:
+    /// 'systemctl status|restart nginx', 'tail [-n <1..1000>] <path:/var/log/**>+', 'uname []' (none). A word is itself;
+    /// a|b is one of these, <value> any argument but an option, <anything> any, <name> an identifier, <1..64> a number,
+    /// <glob:frame-*> a pattern, <path:/srv/**> a file or folder there, <newpath:/srv/*> also one to be made. Behind a >,
+    /// ? means once or not at all, * any number of times, + at least once; around words that belong together, [ ] [ ]* [ ]+
+    /// mean the same. Single quotes make any text a word.
     Allow(Grant),
     /// Takes a power of a pack away, or some of its items.
     Deny(Grant),
@@ -75,6 +88,20 @@ enum Command {
 enum Policy {
     /// Shows the grants in effect, pack by pack.
     Show,
+    /// Says which line of agent.toml lets a pack do something or refuses it, and what to type to change that.
+    ///
+    /// Without ITEMs it is about the powers as a whole; with a command, about the powers its pack asks for. With ITEMs it
+    /// is about just these: the words of a program to run (after --, where one begins with a dash), folders or files with
+    /// rights such as /srv/data/x:w, cameras.
+    Explain {
+        /// A pack's name, or sha256:DIGEST for one version of it.
+        pack: String,
+        /// A power, or a command such as system.run.
+        what: Option<String>,
+        /// What of the power: a program and its arguments, paths, cameras.
+        #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
+        items: Vec<String>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -103,9 +130,9 @@ struct Pair {
 struct Grant {
     /// A pack's name, or sha256:DIGEST for one version of it.
     pack: String,
-    /// process, camera, gpu or system.
+    /// process, files, camera, gpu or system.
     power: String,
-    /// Programs (a name, or an absolute path) or cameras (such as video0).
+    /// Programs (a name or an absolute path, with a shape of its arguments or without), folders, or cameras (such as video0).
     items: Vec<String>,
     /// Lets callers set this environment variable for programs.
     #[arg(long = "env", env = "OUTHAUL_GRANT_ENV", value_name = "NAME", value_delimiter = ',')]
@@ -116,18 +143,39 @@ struct Grant {
     /// The longest a program may run.
     #[arg(long, env = "OUTHAUL_GRANT_MAX_SECS", value_name = "SECONDS")]
     max_secs: Option<u64>,
+    /// How many of each named program may run at once.
+    #[arg(long, env = "OUTHAUL_GRANT_CONCURRENT", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    concurrent: Option<u32>,
+    /// MiB a run of a named program may send before it is killed.
+    #[arg(long, env = "OUTHAUL_GRANT_OUTPUT_MIB", value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
+    output_mib: Option<u64>,
+    /// What the pack calls the folder; its own path otherwise.
+    #[arg(long, env = "OUTHAUL_GRANT_AT", value_name = "PATH")]
+    at: Option<String>,
+    /// MiB the folders may hold while the pack adds to them, what is there already included.
+    #[arg(long, env = "OUTHAUL_GRANT_MAX_MIB", value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
+    max_mib: Option<u64>,
 }
 
 impl Grant {
     fn power(&self) -> Result<Power, Failure> {
         Power::parse(&self.power).ok_or_else(|| {
             Failure::new(Code::BadUsage, format!("there is no power `{}`", self.power.escape_debug()))
-                .hint("the powers are process, camera, gpu and system")
+                .hint(format!("the powers are {}", explain::names()))
         })
     }
 
     fn items(&self) -> Items {
-        Items { items: self.items.clone(), env: self.variables.clone(), cwd: self.cwd.clone(), max_secs: self.max_secs }
+        Items {
+            items: self.items.clone(),
+            env: self.variables.clone(),
+            cwd: self.cwd.clone(),
+            max_secs: self.max_secs,
+            concurrent: self.concurrent,
+            output_mib: self.output_mib,
+            at: self.at.clone(),
+            max_mib: self.max_mib,
+        }
     }
 }
 
@@ -191,6 +239,11 @@ fn act(cli: &Cli) -> Result<(), Failure> {
         }
         Command::Allow(grant) => change(&home, cli.json, grant, true),
         Command::Deny(grant) => change(&home, cli.json, grant, false),
+        Command::Policy { command: Some(Policy::Explain { pack, what, items }) } => {
+            let explained = explain::explain(&home, pack, what.as_deref(), items)?;
+            print(&if cli.json { explained.json().to_string() } else { explained.text() });
+            Ok(())
+        }
         Command::Policy { .. } => {
             let shown = show::Effective::read(&home)?;
             print(&if cli.json { shown.json().to_string() } else { shown.text() });
@@ -361,11 +414,16 @@ mod tests {
             "deny camera camera video0",
             "policy",
             "policy show",
+            "policy explain system",
+            "policy explain system system.run uname -a",
+            "policy explain system process uname -a --all",
+            "allow wasi files /srv/data:rl --at /data --max-mib 5",
+            "allow system process uname --concurrent 2 --output-mib 5",
             "compile-pack",
         ] {
             parse(words).expect(words);
         }
-        for words in ["", "pair --code", "allow system", "polic", "run now"] {
+        for words in ["", "pair --code", "allow system", "polic", "run now", "policy explain", "allow a process b --concurrent 0"] {
             assert_eq!(parse(words).expect_err(words).exit_code(), 2, "{words}");
         }
     }

@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use outhaul_home::Home;
+use outhaul_host::power::{files, process};
 use outhaul_host::{Grants, Power};
 use outhaul_protocol::error::Failure;
 use outhaul_protocol::keys::Digest;
@@ -50,10 +51,14 @@ impl Policy {
             grants.gpu |= table.gpu == Some(true);
             grants.system |= table.system == Some(true);
             if let Some(process) = &table.process {
-                grants.process = Some(process.grant());
+                grants.process = Some(process::Grant { keep_out: self.own(), ..process.grant() });
             }
             if let Some(camera) = &table.camera {
                 grants.camera = Some(camera.clone()).filter(|camera| camera.all || !camera.devices.is_empty());
+            }
+            if let Some(folders) = &table.files {
+                let grant = files::Grant { folders: folders.clone(), keep_out: self.own() };
+                grants.files = Some(grant).filter(|grant| !grant.folders.is_empty());
             }
         }
         // Last, so that no other table gives back what one of them takes away.
@@ -62,6 +67,14 @@ impl Policy {
             grants.system &= table.system != Some(false);
         }
         grants
+    }
+
+    /// The folder that holds this file, and with it keys and packs: no grant reaches into it, so that a pack with a generous one can
+    /// neither read the keys nor write its own policy.
+    fn own(&self) -> Vec<PathBuf> {
+        let depth = if self.path.ends_with(FILE) { 2 } else { 1 };
+        let own = self.path.ancestors().nth(depth).filter(|own| !own.as_os_str().is_empty());
+        own.and_then(|own| std::fs::canonicalize(own).ok()).into_iter().collect()
     }
 
     /// The owner's ceilings.
@@ -94,14 +107,14 @@ pub fn is_granted(grants: &Grants, power: Power) -> bool {
         Power::Gpu => grants.gpu,
         Power::System => grants.system,
         Power::Camera => grants.camera.is_some(),
+        Power::Files => grants.files.is_some(),
     }
 }
 
 /// What the owner would type to grant a power.
 #[must_use]
 pub fn remedy(pack: &str, power: Power) -> String {
-    let item = if power == Power::Process { " PROGRAM" } else { "" };
-    format!("agent allow {pack} {}{item}", power.name())
+    format!("agent allow {pack} {power}{}", power.item())
 }
 
 /// Why a power is not there, and the way out.
@@ -240,6 +253,20 @@ mod tests {
         assert!(grants.gpu && grants.system && grants.process.is_none() && grants.camera.is_none());
         let none = policy("[defaults]\npowers = []").grants("thermal", &MINE, false);
         assert!(!none.gpu && !none.system);
+    }
+
+    #[test]
+    fn folders_are_granted_and_the_agents_own_is_kept_out() {
+        let (_dir, home) = crate::testing::home();
+        let path = home.agent().expect("made").join("agent.toml");
+        std::fs::write(&path, "[packs.system]\nfiles = [{ path = \"/srv\", read = true }]\n[packs.gpu]\nfiles = []").expect("written");
+        let policy = Policy::load(&path).expect("good");
+        let grants = policy.grants("system", &MINE, true);
+        let grant = grants.files.as_ref().expect("granted");
+        assert_eq!(grant.keep_out, [std::fs::canonicalize(home.path()).expect("there")]);
+        assert!(is_granted(&grants, Power::Files));
+        assert!(!is_granted(&policy.grants("gpu", &MINE, true), Power::Files), "an empty list grants nothing");
+        assert!(!is_granted(&policy.grants("system", &MINE, false), Power::Files));
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::power::{camera, process};
+use crate::power::{camera, files, process};
 
-/// An interface of `outhaul:host` that a pack may import.
+/// What a pack may ask for: an interface of `outhaul:host`, or a part of WASI that reaches the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Power {
     /// The call's output, input and events. Always granted.
@@ -20,11 +20,13 @@ pub enum Power {
     System,
     /// Cameras.
     Camera,
+    /// Folders of the machine, through WASI's file system.
+    Files,
 }
 
 impl Power {
     /// All of them.
-    pub const ALL: [Power; 6] = [Power::Output, Power::Log, Power::Process, Power::Gpu, Power::System, Power::Camera];
+    pub const ALL: [Power; 7] = [Power::Output, Power::Log, Power::Process, Power::Gpu, Power::System, Power::Camera, Power::Files];
 
     /// Its name in WIT and in `agent.toml`.
     #[must_use]
@@ -36,6 +38,7 @@ impl Power {
             Power::Gpu => "gpu",
             Power::System => "system",
             Power::Camera => "camera",
+            Power::Files => "files",
         }
     }
 
@@ -48,7 +51,23 @@ impl Power {
     /// Whether a call that was not signed may use it: what only reads, and what is the call's own.
     #[must_use]
     pub fn is_shared(self) -> bool {
-        !matches!(self, Power::Process | Power::Camera)
+        !matches!(self, Power::Process | Power::Camera | Power::Files)
+    }
+
+    /// What stands behind it on the command line that grants it.
+    #[must_use]
+    pub fn item(self) -> &'static str {
+        match self {
+            Power::Process => " PROGRAM",
+            Power::Files => " FOLDER",
+            _ => "",
+        }
+    }
+
+    /// Whether it is an interface of `outhaul:host`; else WASI is how packs ask for it.
+    #[must_use]
+    pub fn is_ours(self) -> bool {
+        self != Power::Files
     }
 }
 
@@ -69,13 +88,15 @@ pub struct Grants {
     pub process: Option<process::Grant>,
     /// cameras it may use
     pub camera: Option<camera::Grant>,
+    /// folders it may use
+    pub files: Option<files::Grant>,
     /// the longest a call may run by policy; a call that reaches it ends `limit_time`, one that reaches its caller's own deadline `deadline`
     pub time: Option<Duration>,
 }
 
 /// The sentence for a power that policy does not grant at all. Refusals within a granted power come from the power itself.
 pub(crate) fn not_granted(pack: &str, power: Power) -> String {
-    let item = if power == Power::Process { " PROGRAM" } else { "" };
+    let item = power.item();
     format!("this machine's policy does not let pack `{pack}` use `{power}`; on that machine: agent allow {pack} {power}{item}")
 }
 

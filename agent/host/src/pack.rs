@@ -24,7 +24,7 @@ use crate::log::PackLog;
 use crate::power::camera;
 use crate::sections::{self, Docs, Identity};
 use crate::state::State;
-use crate::{host_v0_1, limits};
+use crate::{host_v0_1, limits, wasi};
 
 /// How a host is set up.
 pub struct HostConfig {
@@ -138,10 +138,10 @@ impl Host {
     }
 
     /// What a pack may import. Made for each pack anew: kept, WASI alone would cost a megabyte that few packs need.
-    fn linker(&self, kind: Kind, wasi: bool) -> wasmtime::Result<Linker<State>> {
+    fn linker(&self, kind: Kind, with_wasi: bool) -> wasmtime::Result<Linker<State>> {
         let mut linker = Linker::new(self.engines.get(kind));
-        if wasi {
-            wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        if with_wasi {
+            wasi::link(&mut linker)?;
         }
         host_v0_1::link(&mut linker, kind)?;
         Ok(linker)

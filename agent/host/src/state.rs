@@ -13,10 +13,11 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use crate::grants::{Grants, Power, not_granted, not_shared};
 use crate::limits;
 use crate::log::PackLog;
-use crate::power::camera;
+use crate::power::{camera, files};
 use crate::sink::Sink;
 use crate::stream::HostStream;
 use crate::wasi;
+use crate::wasi::filesystem::Refusal;
 
 /// A call's state.
 pub(crate) struct State {
@@ -26,6 +27,8 @@ pub(crate) struct State {
     pub(crate) camera: camera::Config,
     pub(crate) log: Arc<PackLog>,
     pub(crate) label: String,
+    /// the first that WASI's errors had no room for
+    pub(crate) refusal: Refusal,
     grants: Arc<Grants>,
     shared_only: bool,
     denied: Option<String>,
@@ -60,6 +63,7 @@ impl State {
             camera: brought.camera,
             log: brought.log,
             label: brought.label,
+            refusal: Refusal::default(),
             grants: brought.grants,
             shared_only: brought.shared_only,
             denied: None,
@@ -85,6 +89,7 @@ impl State {
             Power::Gpu => grants.gpu,
             Power::System => grants.system,
             Power::Camera => grants.camera.is_some(),
+            Power::Files => grants.files.is_some(),
         };
         if self.shared_only && !power.is_shared() {
             return Err(self.deny(not_shared(power)));
@@ -93,6 +98,11 @@ impl State {
             return Err(self.deny(not_granted(self.log.pack(), power)));
         }
         Ok(Arc::clone(&self.grants))
+    }
+
+    /// The folders a call may use. Without a signature of its own it has none, and finds none: WASI has no refusal there.
+    pub(crate) fn files(&self) -> Option<files::Grant> {
+        self.grants.files.clone().filter(|_| !self.shared_only)
     }
 
     /// Remembers a refusal. The first one is what the caller hears, whatever the pack makes of it.

@@ -21,12 +21,12 @@ use crate::state::State;
 /// The power an import names, when this version has it.
 pub(crate) fn power(import: &str) -> Option<Power> {
     let (name, version) = import.strip_prefix("outhaul:host/")?.split_once('@')?;
-    version.starts_with("0.1.").then(|| Power::parse(name)).flatten()
+    version.starts_with("0.1.").then(|| Power::parse(name)).flatten().filter(|power| power.is_ours())
 }
 
 /// Links every interface; what needs streams is not there on the synchronous engine, which takes no pack that asks for it.
 pub(crate) fn link(linker: &mut Linker<State>, kind: Kind) -> wasmtime::Result<()> {
-    for power in Power::ALL {
+    for power in Power::ALL.into_iter().filter(|power| power.is_ours()) {
         let interface = &mut linker.instance(&format!("outhaul:host/{power}@0.1.0"))?;
         match power {
             Power::Output => output::link(interface, kind)?,
@@ -35,6 +35,8 @@ pub(crate) fn link(linker: &mut Linker<State>, kind: Kind) -> wasmtime::Result<(
             Power::Gpu => gpu::link(interface)?,
             Power::System => system::link(interface)?,
             Power::Camera => camera::link(interface, kind)?,
+            // WASI has it.
+            Power::Files => {}
         }
     }
     Ok(())
@@ -61,6 +63,7 @@ mod tests {
         assert_eq!(power("outhaul:host/gpu@0.1.0"), Some(Power::Gpu));
         assert_eq!(power("outhaul:host/gpu@0.2.0"), None);
         assert_eq!(power("outhaul:host/teleport@0.1.0"), None);
+        assert_eq!(power("outhaul:host/files@0.1.0"), None);
         assert_eq!(power("wasi:io/streams@0.2.0"), None);
     }
 }
