@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{AgentConfig, FILE};
 use crate::edit::{Items, Web};
+use crate::explain;
 use crate::pair::{self, News, Wish};
 use crate::pins::Membership;
 use crate::vault::{self, Vault};
@@ -44,9 +45,11 @@ const EXAMPLES: &str = "Examples:
   agent pair --relay ws://127.0.0.1:8765 --code 482913 --name bench-1
   agent run
   agent allow system process uname df
+  agent allow system process 'systemctl status|restart nginx'
   agent secret set api_token
   agent allow shots http api.example.org --header 'authorization=Bearer {secret:api_token}'
-  agent policy show";
+  agent policy show
+  agent policy explain system process systemctl stop nginx";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -60,10 +63,20 @@ enum Command {
     Status,
     /// Grants a pack a power, in agent.toml; a running agent sees it at the next call.
     ///
-    /// POWER is process (ITEMs: programs), camera (ITEMs: devices; all without), http (ITEMs: hosts), secrets (ITEMs:
-    /// names), gpu or system. Comments and order of the file stay. A grant to an embedded pack belongs to its name; to a
-    /// deployed one, to its name and publisher, in every version. A version that asks for more powers than those you
-    /// decided on waits for you: `agent policy show`.
+    /// POWER is process (ITEMs: programs), files (ITEMs: folders), camera (ITEMs: devices; all without), http (ITEMs:
+    /// hosts), secrets (ITEMs: names), gpu or system. Comments and order of the file stay. A grant to an embedded pack
+    /// belongs to its name; to a deployed one, to its name and publisher, in every version. A version that asks for more
+    /// powers than those you decided on waits for you: `agent policy show`.
+    ///
+    /// A folder has its rights behind it: /srv/data:rl lets a pack read files and list what there is (the default), w
+    /// change, add and remove, c only add.
+    ///
+    /// A program alone may run with any arguments. With a shape behind it, in one ITEM, only with such arguments:
+    /// 'systemctl status|restart nginx', 'tail [-n <1..1000>] <path:/var/log/**>+', 'uname []' (none). A word is itself;
+    /// a|b is one of these, <value> any argument but an option, <anything> any, <name> an identifier, <1..64> a number,
+    /// <glob:frame-*> a pattern, <path:/srv/**> a file or folder there, <newpath:/srv/*> also one to be made. Behind a >,
+    /// ? means once or not at all, * any number of times, + at least once; around words that belong together, [ ] [ ]* [ ]+
+    /// mean the same. Single quotes make any text a word.
     Allow(Grant),
     /// Takes a power of a pack away, or some of its items.
     Deny(Grant),
@@ -110,6 +123,20 @@ impl Command {
 enum Policy {
     /// Shows the grants in effect, pack by pack.
     Show,
+    /// Says which line of agent.toml lets a pack do something or refuses it, and what to type to change that.
+    ///
+    /// Without ITEMs it is about the powers as a whole; with a command, about the powers its pack asks for. With ITEMs it
+    /// is about just these: the words of a program to run (after --, where one begins with a dash), folders or files with
+    /// rights such as /srv/data/x:w, cameras.
+    Explain {
+        /// A pack's name, or sha256:DIGEST for one version of it.
+        pack: String,
+        /// A power, or a command such as system.run.
+        what: Option<String>,
+        /// What of the power: a program and its arguments, paths, cameras.
+        #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
+        items: Vec<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -177,10 +204,11 @@ struct Pair {
 struct Grant {
     /// A pack's name, or sha256:DIGEST for one version of it.
     pack: String,
-    /// process, camera, http, secrets, gpu or system.
+    /// process, files, camera, http, secrets, gpu or system.
     power: String,
-    /// Programs (a name, or an absolute path), cameras (such as video0), secrets' names, or hosts: api.example.org,
-    /// *.example.net:8443, http://10.0.0.5:8080; without http:// a host is spoken to over TLS only.
+    /// Programs (a name or an absolute path, with a shape of its arguments or without), folders, cameras (such as video0),
+    /// secrets' names, or hosts: api.example.org, *.example.net:8443, http://10.0.0.5:8080; without http:// a host is
+    /// spoken to over TLS only.
     items: Vec<String>,
     /// Lets callers set this environment variable for programs.
     #[arg(long = "env", env = "OUTHAUL_GRANT_ENV", value_name = "NAME", value_delimiter = ',')]
@@ -202,19 +230,41 @@ struct Grant {
     /// for a secret.
     #[arg(long = "header", env = "OUTHAUL_GRANT_HEADER", value_name = "NAME=VALUE")]
     headers: Vec<String>,
+    /// How many of each named program may run at once.
+    #[arg(long, env = "OUTHAUL_GRANT_CONCURRENT", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    concurrent: Option<u32>,
+    /// MiB a run of a named program may send before it is killed.
+    #[arg(long, env = "OUTHAUL_GRANT_OUTPUT_MIB", value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
+    output_mib: Option<u64>,
+    /// What the pack calls the folder; its own path otherwise.
+    #[arg(long, env = "OUTHAUL_GRANT_AT", value_name = "PATH")]
+    at: Option<String>,
+    /// MiB the folders may hold while the pack adds to them, what is there already included.
+    #[arg(long, env = "OUTHAUL_GRANT_MAX_MIB", value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
+    max_mib: Option<u64>,
 }
 
 impl Grant {
     fn power(&self) -> Result<Power, Failure> {
         Power::parse(&self.power).ok_or_else(|| {
             Failure::new(Code::BadUsage, format!("there is no power `{}`", self.power.escape_debug()))
-                .hint("the powers are process, camera, http, secrets, gpu and system")
+                .hint(format!("the powers are {}", explain::names()))
         })
     }
 
     fn items(&self) -> Items {
         let web = Web { methods: self.methods.clone(), private: self.private.clone(), headers: self.headers.clone() };
-        Items { items: self.items.clone(), env: self.variables.clone(), cwd: self.cwd.clone(), max_secs: self.max_secs, web }
+        Items {
+            items: self.items.clone(),
+            env: self.variables.clone(),
+            cwd: self.cwd.clone(),
+            max_secs: self.max_secs,
+            concurrent: self.concurrent,
+            output_mib: self.output_mib,
+            at: self.at.clone(),
+            max_mib: self.max_mib,
+            web,
+        }
     }
 }
 
@@ -296,6 +346,11 @@ fn act(cli: &Cli) -> Result<(), Failure> {
         }
         Command::Allow(grant) => change(&home, cli.json, grant, true),
         Command::Deny(grant) => change(&home, cli.json, grant, false),
+        Command::Policy { command: Some(Policy::Explain { pack, what, items }) } => {
+            let explained = explain::explain(&home, pack, what.as_deref(), items)?;
+            print(&if cli.json { explained.json().to_string() } else { explained.text() });
+            Ok(())
+        }
         Command::Policy { .. } => {
             let shown = show::Effective::read(&home)?;
             print(&if cli.json { shown.json().to_string() } else { shown.text() });
@@ -533,11 +588,26 @@ mod tests {
             "trust remove acme",
             "pack run thermal.wasm thermal.read zone=cpu --grant process=df,uname --grant camera --json",
             "pack test thermal",
+            "policy explain system",
+            "policy explain system system.run uname -a",
+            "policy explain system process uname -a --all",
+            "allow wasi files /srv/data:rl --at /data --max-mib 5",
+            "allow system process uname --concurrent 2 --output-mib 5",
             "compile-pack",
         ] {
             parse(words).expect(words);
         }
-        for words in ["", "pair --code", "allow system", "polic", "run now", "secret set", "secret set token hunter2"] {
+        for words in [
+            "",
+            "pair --code",
+            "allow system",
+            "polic",
+            "run now",
+            "secret set",
+            "secret set token hunter2",
+            "policy explain",
+            "allow a process b --concurrent 0",
+        ] {
             assert_eq!(parse(words).expect_err(words).exit_code(), 2, "{words}");
         }
     }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use outhaul_home::Home;
-use outhaul_host::power::{camera, http, process, secrets};
+use outhaul_host::power::{camera, files, http, process, secrets};
 use outhaul_link::url::RelayUrl;
 use outhaul_protocol::error::Failure;
 use outhaul_protocol::keys::{Digest, PublicKey};
@@ -159,6 +159,9 @@ pub struct PackPolicy {
     /// Cameras it may use.
     #[serde(deserialize_with = "camera_grant")]
     pub camera: Option<camera::Grant>,
+    /// Folders it may use.
+    #[serde(deserialize_with = "folders")]
+    pub files: Option<Vec<files::Folder>>,
     /// Figures of graphics processors.
     pub gpu: Option<bool>,
     /// The machine's figures.
@@ -173,8 +176,8 @@ pub struct PackPolicy {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "{ allow = [\"df\"], env = […], cwd = […], max_secs = … }")]
 pub struct Process {
-    /// Programs, by name or absolute path.
-    pub allow: Vec<Program>,
+    /// Programs, by name or absolute path, alone or narrowed.
+    pub allow: Vec<process::Entry>,
     /// Variables a caller may set.
     pub env: Vec<Variable>,
     /// Folders a caller may start a program in.
@@ -188,10 +191,11 @@ impl Process {
     #[must_use]
     pub fn grant(&self) -> process::Grant {
         process::Grant {
-            allow: self.allow.iter().map(|program| program.0.clone()).collect(),
+            allow: self.allow.clone(),
             env: self.env.iter().map(|variable| variable.0.clone()).collect(),
             cwd: self.cwd.iter().map(|folder| folder.0.clone()).collect(),
             max_secs: self.max_secs,
+            keep_out: Vec::new(),
         }
     }
 }
@@ -211,8 +215,6 @@ macro_rules! checked {
 }
 
 checked! {
-    /// A program's name or absolute path.
-    Program(String) from program;
     /// A variable's name.
     Variable(String) from variable;
     /// An absolute path.
@@ -221,23 +223,15 @@ checked! {
     Key(PublicKey) from key;
 }
 
-/// Whether a program may stand in `allow`.
-pub fn program(text: &str) -> Result<String, String> {
-    process::check_entry(text).map(|()| text.to_owned())
-}
-
 /// Whether a variable may stand in `env`.
 pub fn variable(text: &str) -> Result<String, String> {
-    let fits = !text.is_empty()
-        && !text.starts_with(|c: char| c.is_ascii_digit())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    if fits { Ok(text.to_owned()) } else { Err(format!("`{}` is not a variable's name", text.escape_debug())) }
+    process::check_variable(text).map(|()| text.to_owned())
 }
 
 /// Whether a folder may stand in `cwd`.
 pub fn folder(text: &str) -> Result<PathBuf, String> {
     let path = Path::new(text);
-    if path.is_absolute() { Ok(path.to_owned()) } else { Err(format!("`{}` is relative; an absolute path is wanted", text.escape_debug())) }
+    process::check_folder(path).map(|()| path.to_owned())
 }
 
 fn key(text: &str) -> Result<PublicKey, String> {
@@ -289,6 +283,18 @@ fn calls<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
 
 fn at_least_one<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     between(from, 1, u64::from(u32::MAX))
+}
+
+/// Folders; no two under one name.
+fn folders<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<files::Folder>>, D::Error> {
+    let folders = Vec::<files::Folder>::deserialize(from)?;
+    for (number, folder) in folders.iter().enumerate() {
+        let name = folder.name();
+        if folders[..number].iter().any(|other| other.name() == name) {
+            return Err(de::Error::custom(format!("two folders are called `{}`; give one of them another `at`", name.escape_debug())));
+        }
+    }
+    Ok(Some(folders))
 }
 
 /// `true`, `false` or `{ devices = […] }`, read by hand: an untagged enum could only say that nothing fits.
@@ -370,6 +376,7 @@ powers = ["gpu"]
 process = {{ allow = ["df", "/usr/bin/uname"], env = ["LANG"], cwd = ["/srv"], max_secs = 3600 }}
 [packs.camera]
 camera = true
+files = [{{ path = "/srv/data", at = "/data", read = true, list = true }}, {{ path = "/srv/in", create = true, max_mib = 100 }}]
 [publishers.trust]
 acme = "{key}"
 [publishers.refuse]
@@ -401,6 +408,9 @@ gpu = true
         let system = &config.packs[&PackKey::Name("system".into())];
         let grant = system.process.as_ref().expect("written").grant();
         assert_eq!((grant.allow.len(), grant.max_secs), (2, Some(3600)));
+        let folders = config.packs[&PackKey::Name("camera".into())].files.as_ref().expect("written");
+        assert_eq!((folders[0].name().as_str(), folders[0].rights.letters().as_str()), ("/data", "rl"));
+        assert_eq!((folders[1].name().as_str(), folders[1].rights.letters().as_str(), folders[1].max_mib), ("/srv/in", "c", Some(100)));
         let thermal = &config.packs[&PackKey::Name("thermal".into())];
         assert_eq!(thermal.camera, Some(camera::Grant { all: false, devices: vec!["video0".into()] }));
         assert_eq!((thermal.system, thermal.digest.is_some()), (Some(false), true));
@@ -441,6 +451,16 @@ gpu = true
             "[packs.system]\nprocess = { allow = [\"df\"], env = [\"A=B\"] }",
             "[packs.system]\nprocess = { allow = [\"df\"],\n cwd = [\"/srv\", \"srv\"] }",
             "[packs.system]\nprocess = { allow = [\"df\"], shell = true }",
+            "[packs.system]\nprocess = { allow = [{ program = \"df\", argv = [\"<1..x>\"] }] }",
+            "[packs.system]\nprocess = { allow = [{ program = \"df\", arguments = [] }] }",
+            "[packs.system]\nprocess = { allow = [{ program = \"df\", concurrent = 0 }] }",
+            "[packs.wasi]\nfiles = [\"/srv\"]",
+            "[packs.wasi]\nfiles = [{ path = \"srv\", read = true }]",
+            "[packs.wasi]\nfiles = [{ path = \"/srv\" }]",
+            "[packs.wasi]\nfiles = [{ path = \"/srv\", read = true, max_mib = 5 }]",
+            "[packs.wasi]\nfiles = [{ path = \"/srv\", read = true, execute = true }]",
+            "[packs.wasi]\nfiles = [{ path = \"/srv\", read = true, at = \"data\" }]",
+            "[packs.wasi]\nfiles = [{ path = \"/srv\", read = true }, { path = \"/opt\", at = \"/srv\", read = true }]",
             "[packs.camera]\ncamera = \"video0\"",
             "[packs.camera]\ncamera = { device = [\"video0\"] }",
             "[packs.shots]\nhttp = true",

@@ -1,6 +1,8 @@
 //! Changes to `agent.toml` by command: what the owner wrote, comments and order included, stays as it is. The result is
 //! read back by the rules of [`crate::config`] before it takes the old file's place, so no edit leaves a broken policy.
 
+mod folders;
+mod programs;
 mod publishers;
 mod web;
 
@@ -8,19 +10,18 @@ use std::path::{Path, PathBuf};
 
 use outhaul_home::{PRIVATE, parse_toml, read_optional, write_atomic};
 use outhaul_host::Power;
-use outhaul_host::power::process;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::keys::Digest;
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
 
-use crate::config::{self, AgentConfig, PackKey};
+use crate::config::{AgentConfig, PackKey};
 
 pub use web::Web;
 
 /// A grant as the owner types it.
 #[derive(Debug, Clone, Default)]
 pub struct Items {
-    /// Programs, cameras, hosts or secrets.
+    /// Programs, cameras, folders, hosts or secrets.
     pub items: Vec<String>,
     /// Variables a caller may set.
     pub env: Vec<String>,
@@ -30,11 +31,32 @@ pub struct Items {
     pub max_secs: Option<u64>,
     /// What goes with hosts.
     pub web: Web,
+    /// How many of each named program may run at once.
+    pub concurrent: Option<u32>,
+    /// MiB a run of a named program may send.
+    pub output_mib: Option<u64>,
+    /// What the pack calls a folder.
+    pub at: Option<String>,
+    /// MiB a folder may hold.
+    pub max_mib: Option<u64>,
 }
 
 impl Items {
-    fn only_items(&self) -> bool {
-        self.env.is_empty() && self.cwd.is_empty() && self.max_secs.is_none()
+    /// The flags that were typed, each with the power it belongs to.
+    fn flags(&self) -> impl Iterator<Item = (&'static str, Power)> {
+        let all = [
+            ("--env", !self.env.is_empty(), Power::Process),
+            ("--cwd", !self.cwd.is_empty(), Power::Process),
+            ("--max-secs", self.max_secs.is_some(), Power::Process),
+            ("--concurrent", self.concurrent.is_some(), Power::Process),
+            ("--output-mib", self.output_mib.is_some(), Power::Process),
+            ("--at", self.at.is_some(), Power::Files),
+            ("--max-mib", self.max_mib.is_some(), Power::Files),
+            ("--method", !self.web.methods.is_empty(), Power::Http),
+            ("--private", !self.web.private.is_empty(), Power::Http),
+            ("--header", !self.web.headers.is_empty(), Power::Http),
+        ];
+        all.into_iter().filter(|(_, typed, _)| *typed).map(|(flag, _, power)| (flag, power))
     }
 }
 
@@ -90,10 +112,11 @@ impl ConfigEdit {
             put(table, "digest", text.into());
         }
         match power {
-            Power::Process => allow_programs(table, items, &mut notes)?,
+            Power::Process => programs::allow(table, key, items, &mut notes)?,
             Power::Camera => allow_cameras(table, &items.items)?,
             Power::Http => web::allow(table, items, &mut notes)?,
             Power::Secrets => add(table, "secrets", &items.items),
+            Power::Files => folders::allow(table, items, &mut notes)?,
             Power::Gpu | Power::System => put(table, power.name(), true.into()),
             Power::Output | Power::Log => notes.push(format!("`{}` is always granted; nothing to do", power.name())),
         }
@@ -103,7 +126,7 @@ impl ConfigEdit {
     /// Takes a power away, or some of it. False when there was nothing to take.
     pub fn deny(&mut self, key: &PackKey, power: Power, items: &Items) -> Result<bool, Failure> {
         check(power, items, false)?;
-        let taken = matches!(power, Power::Process | Power::Camera | Power::Http | Power::Secrets);
+        let taken = matches!(power, Power::Process | Power::Camera | Power::Http | Power::Secrets | Power::Files);
         if taken && self.document.get("packs").and_then(|packs| packs.get(key.to_string())).is_none() {
             return Ok(false);
         }
@@ -112,12 +135,13 @@ impl ConfigEdit {
         match power {
             Power::Process => {
                 if let Some(process) = table.get_mut("process").and_then(Item::as_table_like_mut) {
-                    take(process, "allow", &items.items);
+                    programs::deny(process, &items.items);
                 }
             }
             Power::Camera => deny_cameras(table, key, &items.items)?,
             Power::Http => web::deny(table, items)?,
             Power::Secrets => take(table, "secrets", &items.items),
+            Power::Files => folders::deny(table, &items.items)?,
             // Many packs have these by default: to take them away is to say so.
             Power::Gpu | Power::System => put(table, power.name(), false.into()),
             Power::Output | Power::Log => return Err(usage(format!("`{}` cannot be denied: every call has it", power.name()))),
@@ -143,56 +167,18 @@ fn usage(message: String) -> Failure {
 
 /// What the words after a power mean, and whether they may stand there.
 fn check(power: Power, items: &Items, allowing: bool) -> Result<(), Failure> {
-    if power != Power::Http && items.web != Web::default() {
-        return Err(usage(format!("`--method`, `--private` and `--header` belong to `http`, not to `{}`", power.name())));
+    if let Some((flag, owner)) = items.flags().find(|(_, owner)| *owner != power) {
+        return Err(usage(format!("`{flag}` belongs to `{owner}`, not to `{power}`")));
     }
     match power {
-        Power::Process if allowing && items.items.is_empty() && items.only_items() => {
-            Err(usage("`process` is granted program by program: name at least one".into())
-                .hint("such as: agent allow system process uname"))
-        }
-        Power::Process => {
-            let checks = items.items.iter().map(|item| config::program(item).map(drop));
-            let checks = checks.chain(items.env.iter().map(|item| config::variable(item).map(drop)));
-            let mut checks = checks.chain(items.cwd.iter().map(|item| config::folder(item).map(drop)));
-            checks.find_map(Result::err).map_or(Ok(()), |why| Err(usage(why)))
-        }
-        _ if !items.only_items() => Err(usage(format!("`--env`, `--cwd` and `--max-secs` belong to `process`, not to `{}`", power.name()))),
+        Power::Process => programs::check(items, allowing),
+        Power::Files => folders::check(items, allowing),
         Power::Camera => Ok(()),
         Power::Http => web::check(items, allowing),
         Power::Secrets => web::check_secrets(&items.items, allowing),
         _ if items.items.is_empty() => Ok(()),
-        _ => Err(usage(format!("`{}` is granted as a whole; `{}` cannot be named", power.name(), items.items.join(" ").escape_debug()))),
+        _ => Err(usage(format!("`{power}` is granted as a whole; `{}` cannot be named", items.items.join(" ").escape_debug()))),
     }
-}
-
-fn allow_programs(table: &mut dyn TableLike, items: &Items, notes: &mut Vec<String>) -> Result<(), Failure> {
-    let process = table.entry("process").or_insert_with(|| value(toml_edit::InlineTable::new()));
-    let process = process.as_table_like_mut().ok_or_else(|| usage("`process` is not a table in the file".into()))?;
-    for (key, texts) in [("allow", &items.items), ("env", &items.env), ("cwd", &items.cwd)] {
-        add(process, key, texts);
-    }
-    if let Some(secs) = items.max_secs {
-        put(process, "max_secs", i64::try_from(secs).unwrap_or(i64::MAX).into());
-    }
-    // The space before the closing brace must not stay before a comma. Over several lines the layout is the owner's.
-    if let Some(inline) = table.get_mut("process").and_then(Item::as_inline_table_mut).filter(|inline| !inline.to_string().contains('\n')) {
-        inline.fmt();
-    }
-    for item in &items.items {
-        if process::runs_anything(item) {
-            notes.push(format!("warning: `{item}` runs whatever it is told, so this allows everything that this user may do"));
-        }
-        if !is_there(item) {
-            notes.push(format!("warning: there is no program `{item}` on this machine now"));
-        }
-    }
-    Ok(())
-}
-
-fn is_there(entry: &str) -> bool {
-    Path::new(entry).is_absolute() && Path::new(entry).exists()
-        || process::SEARCH.iter().any(|folder| Path::new(folder).join(entry).exists())
 }
 
 fn allow_cameras(table: &mut dyn TableLike, devices: &[String]) -> Result<(), Failure> {
@@ -235,36 +221,75 @@ fn deny_cameras(table: &mut dyn TableLike, key: &PackKey, devices: &[String]) ->
 }
 
 /// Sets a key; a value that is there keeps the comments around it.
-fn put(table: &mut dyn TableLike, key: &str, mut new: Value) {
-    if let Some(old) = table.get_mut(key).and_then(Item::as_value_mut) {
-        *new.decor_mut() = old.decor().clone();
-        *old = new;
-        return;
+fn put(table: &mut dyn TableLike, key: &str, new: Value) {
+    match table.get_mut(key).and_then(Item::as_value_mut) {
+        Some(old) => replace(old, new),
+        None => drop(table.insert(key, Item::Value(new))),
     }
-    table.insert(key, Item::Value(new));
 }
 
-/// Adds texts to a list, each once, laid out as the list is.
+/// A value in the place of another, with the comments around it.
+fn replace(old: &mut Value, mut new: Value) {
+    *new.decor_mut() = old.decor().clone();
+    *old = new;
+}
+
+/// Adds texts to a list, each once.
 fn add(table: &mut dyn TableLike, key: &str, texts: &[String]) {
     if texts.is_empty() {
         return;
     }
-    let list = table.entry(key).or_insert_with(|| value(Array::new()));
-    let Some(list) = list.as_array_mut() else { return };
+    let Some(list) = list(table, key) else { return };
     for text in texts {
-        if list.iter().any(|item| item.as_str() == Some(text)) {
-            continue;
-        }
-        let layout = list.iter().last().and_then(|last| last.decor().prefix()).and_then(|prefix| prefix.as_str()).map(str::to_owned);
-        match layout.filter(|layout| layout.contains('\n')) {
-            Some(layout) => {
-                // A comment in front of the last item is about that item.
-                let indent = layout.rsplit('\n').next().unwrap_or_default().to_owned();
-                list.push_formatted(Value::from(text).decorated(format!("\n{indent}"), ""));
-            }
-            None => list.push(text),
+        if !list.iter().any(|item| item.as_str() == Some(text)) {
+            push(list, text.into());
         }
     }
+}
+
+/// A table's list, made when it is not there; none when something else is.
+fn list<'table>(table: &'table mut dyn TableLike, key: &str) -> Option<&'table mut Array> {
+    table.entry(key).or_insert_with(|| value(Array::new())).as_array_mut()
+}
+
+/// Adds to a list, laid out as the list is.
+fn push(list: &mut Array, new: Value) {
+    let layout = list.iter().last().and_then(|last| last.decor().prefix()).and_then(|prefix| prefix.as_str()).map(str::to_owned);
+    match layout.filter(|layout| layout.contains('\n')) {
+        Some(layout) => {
+            // A comment in front of the last item is about that item.
+            let indent = layout.rsplit('\n').next().unwrap_or_default().to_owned();
+            list.push_formatted(new.decorated(format!("\n{indent}"), ""));
+        }
+        None => list.push(new),
+    }
+}
+
+/// What a list's item says, read as the configuration reads it.
+fn read<T: serde::de::DeserializeOwned>(item: &Value) -> Option<T> {
+    #[derive(serde::Deserialize)]
+    struct Holder<T> {
+        item: T,
+    }
+    toml::from_str::<Holder<T>>(&format!("item = {}", item.clone().decorated("", ""))).ok().map(|holder| holder.item)
+}
+
+/// A value as the file would have it, its keys in the order of its type.
+fn written(new: &impl serde::Serialize) -> Result<Value, Failure> {
+    #[derive(serde::Serialize)]
+    struct Holder<'a, T> {
+        item: &'a T,
+    }
+    let odd = |error: &dyn std::fmt::Display| Failure::new(Code::Internal, format!("write a grant: {error}"));
+    let text = toml::to_string(&Holder { item: new }).map_err(|error| odd(&error))?;
+    let mut document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| odd(&error))?;
+    let item = document.remove("item").unwrap_or_default().into_value();
+    let mut value = item.map_err(|_| odd(&"no value"))?;
+    value.decor_mut().clear();
+    if let Some(table) = value.as_inline_table_mut() {
+        table.fmt();
+    }
+    Ok(value)
 }
 
 /// Takes texts out of a list; all of them when none is named.
@@ -280,7 +305,7 @@ fn take(table: &mut dyn TableLike, key: &str, texts: &[String]) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const OWNERS: &str = r#"# This machine stands in the lab.
@@ -297,7 +322,7 @@ process = { allow = ["df"], max_secs = 60 } # keep short
 calls = 9
 "#;
 
-    fn edit(text: &str) -> (tempfile::TempDir, ConfigEdit) {
+    pub(crate) fn edit(text: &str) -> (tempfile::TempDir, ConfigEdit) {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("agent.toml");
         std::fs::write(&path, text).expect("written");
@@ -305,11 +330,11 @@ calls = 9
         (dir, edit)
     }
 
-    fn name(text: &str) -> PackKey {
+    pub(crate) fn name(text: &str) -> PackKey {
         PackKey::parse(text).expect("a name")
     }
 
-    fn words(words: &[&str]) -> Items {
+    pub(crate) fn words(words: &[&str]) -> Items {
         Items { items: words.iter().map(|word| (*word).to_owned()).collect(), ..Items::default() }
     }
 

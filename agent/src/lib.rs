@@ -12,6 +12,7 @@ pub mod channel;
 pub mod cli;
 pub mod config;
 pub mod edit;
+pub mod explain;
 pub mod facts;
 pub mod link;
 pub mod native;

@@ -12,6 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use outhaul_home::Home;
+use outhaul_host::power::{files, process};
 use outhaul_host::{Grants, Power};
 use outhaul_protocol::error::Failure;
 use outhaul_protocol::keys::Digest;
@@ -59,7 +60,7 @@ impl Policy {
             grants.gpu |= table.gpu == Some(true);
             grants.system |= table.system == Some(true);
             if let Some(process) = &table.process {
-                grants.process = Some(process.grant());
+                grants.process = Some(process::Grant { keep_out: self.own(), ..process.grant() });
             }
             if let Some(camera) = &table.camera {
                 grants.camera = Some(camera.clone()).filter(|camera| camera.all || !camera.devices.is_empty());
@@ -68,6 +69,10 @@ impl Policy {
                 grants.http = Some(Arc::new(http.clone())).filter(|http| !http.hosts.is_empty());
             }
             grants.secrets.names.extend(table.secrets.names.iter().cloned());
+            if let Some(folders) = &table.files {
+                let grant = files::Grant { folders: folders.clone(), keep_out: self.own() };
+                grants.files = Some(grant).filter(|grant| !grant.folders.is_empty());
+            }
         }
         // Last, so that no other table gives back what one of them takes away.
         for table in [named, of_digest].into_iter().flatten() {
@@ -87,6 +92,14 @@ impl Policy {
         let grants = self.grants_by(pack, digest, origin);
         let waits = |power: &Power| !is_granted(&grants, *power) && !asked.iter().any(|known| known == power.name());
         powers.iter().copied().filter(waits).collect()
+    }
+
+    /// The folder that holds this file, and with it keys and packs: no grant reaches into it, so that a pack with a generous one can
+    /// neither read the keys nor write its own policy.
+    fn own(&self) -> Vec<PathBuf> {
+        let depth = if self.path.ends_with(FILE) { 2 } else { 1 };
+        let own = self.path.ancestors().nth(depth).filter(|own| !own.as_os_str().is_empty());
+        own.and_then(|own| std::fs::canonicalize(own).ok()).into_iter().collect()
     }
 
     /// The owner's ceilings.
@@ -123,6 +136,7 @@ pub fn is_granted(grants: &Grants, power: Power) -> bool {
         Power::Camera => grants.camera.is_some(),
         Power::Http => grants.http.is_some(),
         Power::Secrets => !grants.secrets.names.is_empty(),
+        Power::Files => grants.files.is_some(),
     }
 }
 
@@ -284,6 +298,20 @@ mod tests {
         assert!(grants.gpu && grants.system && grants.process.is_none() && grants.camera.is_none());
         let none = policy("[defaults]\npowers = []").grants("thermal", &MINE, false);
         assert!(!none.gpu && !none.system);
+    }
+
+    #[test]
+    fn folders_are_granted_and_the_agents_own_is_kept_out() {
+        let (_dir, home) = crate::testing::home();
+        let path = home.agent().expect("made").join("agent.toml");
+        std::fs::write(&path, "[packs.system]\nfiles = [{ path = \"/srv\", read = true }]\n[packs.gpu]\nfiles = []").expect("written");
+        let policy = Policy::load(&path).expect("good");
+        let grants = policy.grants("system", &MINE, true);
+        let grant = grants.files.as_ref().expect("granted");
+        assert_eq!(grant.keep_out, [std::fs::canonicalize(home.path()).expect("there")]);
+        assert!(is_granted(&grants, Power::Files));
+        assert!(!is_granted(&policy.grants("gpu", &MINE, true), Power::Files), "an empty list grants nothing");
+        assert!(!is_granted(&policy.grants("system", &MINE, false), Power::Files));
     }
 
     #[test]

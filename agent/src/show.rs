@@ -1,12 +1,13 @@
 //! What the agent's commands show and change without a running agent: the policy in effect, pack by pack, and how this
 //! machine stands. Nothing here loads a pack.
 
-mod whose;
+pub(crate) mod whose;
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use outhaul_home::Home;
-use outhaul_host::power::http;
+use outhaul_host::power::{files, http, process};
 use outhaul_host::{Grants, Power};
 use outhaul_protocol::error::Failure;
 use outhaul_protocol::keys::{Digest, PublicKey, SecretKey};
@@ -109,6 +110,7 @@ impl PackGrants {
                 "camera": grants.camera,
                 "http": grants.http.as_deref(),
                 "secrets": grants.secrets,
+                "files": grants.files.as_ref().map(|grant| &grant.folders),
             },
             "remark": self.remark,
         })
@@ -118,31 +120,18 @@ impl PackGrants {
 /// What stands behind a power that a new version asks for and an older one did not.
 const WAITS: &str = "; waiting: this version asks for it, none that you decided on did";
 
-/// Each power in words.
+/// Each power in words; what goes on over several lines has its name on the first.
 fn lines(grants: &Grants) -> Vec<(&'static str, String)> {
     let yes = |granted: bool| if granted { "granted" } else { "denied" }.to_owned();
-    let process = grants.process.as_ref().filter(|process| !process.allow.is_empty()).map_or_else(
-        || "denied".to_owned(),
-        |process| {
-            let mut text = process.allow.join(", ");
-            let folders: Vec<String> = process.cwd.iter().map(|folder| folder.display().to_string()).collect();
-            for (what, list) in [("env", &process.env), ("cwd", &folders)] {
-                if !list.is_empty() {
-                    let _ = write!(text, "; {what} {}", list.join(", "));
-                }
-            }
-            if let Some(secs) = process.max_secs {
-                let _ = write!(text, "; at most {secs} s");
-            }
-            text
-        },
-    );
     let camera = match &grants.camera {
         None => "denied".to_owned(),
         Some(camera) if camera.all => "every camera".to_owned(),
         Some(camera) => camera.devices.join(", "),
     };
-    let mut lines = vec![("system", yes(grants.system)), ("gpu", yes(grants.gpu)), ("process", process), ("camera", camera)];
+    let mut lines = vec![("system", yes(grants.system)), ("gpu", yes(grants.gpu))];
+    lines.extend(named("process", grants.process.as_ref().map(programs).unwrap_or_default()));
+    lines.push(("camera", camera));
+    lines.extend(named("files", grants.files.iter().flat_map(|grant| grant.folders.iter().map(folder)).collect()));
     // Said where there is something to say: few packs ask for these, and what is not listed is not granted.
     lines.extend(grants.http.as_ref().map(|http| ("http", http_line(http))));
     lines.extend(Some(&grants.secrets.names).filter(|names| !names.is_empty()).map(|names| ("secrets", listed(names))));
@@ -165,10 +154,62 @@ fn http_line(grant: &http::Grant) -> String {
     text
 }
 
+fn folder(folder: &files::Folder) -> String {
+    let mut text = format!("{}: {}", folder.path.display(), folder.rights);
+    let at = folder.at.iter().map(|at| format!("as {at}"));
+    for more in at.chain(folder.max_mib.map(|mib| format!("at most {mib} MiB"))) {
+        let _ = write!(text, "; {more}");
+    }
+    text
+}
+
+/// A power that is granted item by item.
+fn named(power: &'static str, details: Vec<String>) -> Vec<(&'static str, String)> {
+    let details = if details.is_empty() { vec!["denied".to_owned()] } else { details };
+    details.into_iter().enumerate().map(|(number, detail)| (if number == 0 { power } else { "" }, detail)).collect()
+}
+
+/// Programs that may run with any arguments, then the narrowed ones.
+fn programs(grant: &process::Grant) -> Vec<String> {
+    let (bare, narrow): (Vec<_>, Vec<_>) = grant.allow.iter().partition(|entry| entry.is_bare());
+    let mut lines = Vec::new();
+    if !bare.is_empty() {
+        lines.push(bare.iter().map(|entry| entry.program.as_str()).collect::<Vec<_>>().join(", "));
+    }
+    lines.extend(narrow.into_iter().map(|entry| {
+        let more = limits(entry.env.as_deref(), entry.cwd.as_deref(), entry.max_secs);
+        let more = more.into_iter().chain(entry.concurrent.map(|most| format!("{most} at once")));
+        let more: Vec<String> = more.chain(entry.output_mib.map(|mib| format!("{mib} MiB of output"))).collect();
+        let any = if entry.argv.is_none() { " with any arguments" } else { "" };
+        if more.is_empty() { format!("{entry}{any}") } else { format!("{entry}{any}; {}", more.join("; ")) }
+    }));
+    let all = limits(Some(&grant.env), Some(&grant.cwd), grant.max_secs);
+    match lines.first_mut() {
+        Some(first) if grant.allow.iter().any(|entry| entry.is_bare()) => all.iter().for_each(|limit| {
+            let _ = write!(first, "; {limit}");
+        }),
+        Some(_) if !all.is_empty() => lines.push(format!("unless said otherwise: {}", all.join("; "))),
+        _ => {}
+    }
+    lines
+}
+
+fn limits(env: Option<&[String]>, cwd: Option<&[PathBuf]>, max_secs: Option<u64>) -> Vec<String> {
+    let mut limits = Vec::new();
+    let folders: Vec<String> = cwd.unwrap_or_default().iter().map(|folder| folder.display().to_string()).collect();
+    for (what, list) in [("env", env.unwrap_or_default()), ("cwd", &folders)] {
+        if !list.is_empty() {
+            limits.push(format!("{what} {}", list.join(", ")));
+        }
+    }
+    limits.extend(max_secs.map(|secs| format!("at most {secs} s")));
+    limits
+}
+
 /// The policy in effect.
 #[derive(Debug)]
 pub struct Effective {
-    file: std::path::PathBuf,
+    file: PathBuf,
     packs: Vec<PackGrants>,
 }
 
@@ -539,9 +580,8 @@ mod tests {
     fn the_policy_is_shown_pack_by_pack() {
         let (_dir, home) = home();
         install(&home, "thermal", DEPLOYED);
-        let text = "[packs.system]\nprocess = { allow = [\"df\", \"/usr/bin/uname\"], env = [\"LANG\"], cwd = [\"/srv\"], max_secs = 3600 }\n\
-                    [packs.camera]\ncamera = { devices = [\"video0\"] }\n[packs.gpu]\nsystem = false\nsecrets = [\"token\"]\n[packs.thermal]\ncamera = true\n[packs.gone]\ncamera = true\n\
-                    [packs.gpu.http]\nhosts = [\"api.example.org\", \"http://10.0.0.5:8080\"]\nprivate = [\"10.0.0.5\"]\nheaders.\"api.example.org\" = { authorization = \"Bearer {secret:token}\" }\n";
+        let text = "[packs.system]\nprocess = { allow = [\"df\", \"/usr/bin/uname\", { program = \"systemctl\", argv = [[\"status\", \"restart\"], \"nginx\"], concurrent = 2, output_mib = 16 }], env = [\"LANG\"], cwd = [\"/srv\"], max_secs = 3600 }\n\
+                    [packs.camera]\ncamera = { devices = [\"video0\"] }\n[packs.gpu]\nsystem = false\nfiles = [{ path = \"/srv/data\", read = true, list = true, at = \"/data\" }, { path = \"/srv/in\", create = true, max_mib = 5 }]\n[packs.thermal]\ncamera = true\n[packs.gone]\ncamera = true\n";
         std::fs::write(home.join(FILE), format!("{}{text}", file(&home))).expect("written");
         let shown = Effective::read(&home).expect("read");
         insta::assert_snapshot!(shown.text().replace(&home.path().display().to_string(), "HOME"));

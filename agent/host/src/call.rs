@@ -85,7 +85,8 @@ impl Pack {
             () = deadline.passes() => Err(deadline.failure(&command)),
             done = self.run(&mut store, export, &params) => Ok(done),
         };
-        self.judge(store.data(), &export.command, done?)
+        let judged = self.judge(store.data(), &export.command, done?);
+        judged.map_err(|failure| hinted(failure, store.data().hint.get()))
     }
 
     pub(crate) fn store(&self, state: State) -> Store<State> {
@@ -190,6 +191,14 @@ impl Pack {
         let text =
             format!("`{command}` of pack `{}` sent more than the {} bytes of output a call may have", self.name(), state.sink.limit());
         Failure::new(Code::LimitOutput, text).hint("the machine's owner can raise `output_mib` in agent.toml")
+    }
+}
+
+/// What a file operation was refused with is no ending, for programs may cope; but who fails after it has the sentence for a hint.
+fn hinted(failure: Failure, refusal: Option<&String>) -> Failure {
+    match refusal {
+        Some(sentence) if failure.hint.is_none() && matches!(failure.code, Code::CommandFailed | Code::Trap) => failure.hint(sentence),
+        _ => failure,
     }
 }
 

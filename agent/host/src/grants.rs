@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::power::{camera, http, process, secrets};
+use crate::power::{camera, files, http, process, secrets};
 
-/// An interface of `outhaul:host` that a pack may import.
+/// What a pack may ask for: an interface of `outhaul:host`, or a part of WASI that reaches the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Power {
     /// The call's output, input and events. Always granted.
@@ -25,12 +25,14 @@ pub enum Power {
     Http,
     /// The owner's secrets, by name.
     Secrets,
+    /// Folders of the machine, through WASI's file system.
+    Files,
 }
 
 impl Power {
     /// All of them.
-    pub const ALL: [Power; 8] =
-        [Power::Output, Power::Log, Power::Process, Power::Gpu, Power::System, Power::Camera, Power::Http, Power::Secrets];
+    pub const ALL: [Power; 9] =
+        [Power::Output, Power::Log, Power::Process, Power::Gpu, Power::System, Power::Camera, Power::Http, Power::Secrets, Power::Files];
 
     /// Its name in WIT and in `agent.toml`.
     #[must_use]
@@ -44,6 +46,7 @@ impl Power {
             Power::Camera => "camera",
             Power::Http => "http",
             Power::Secrets => "secrets",
+            Power::Files => "files",
         }
     }
 
@@ -56,12 +59,13 @@ impl Power {
     /// Whether a call that was not signed may use it: what only reads, and what is the call's own.
     #[must_use]
     pub fn is_shared(self) -> bool {
-        !matches!(self, Power::Process | Power::Camera | Power::Http | Power::Secrets)
+        !matches!(self, Power::Process | Power::Camera | Power::Http | Power::Secrets | Power::Files)
     }
 
     /// Whether packs import it as a standard interface of WASI and not as one of `outhaul:host`.
-    pub(crate) fn is_wasi(self) -> bool {
-        self == Power::Http
+    #[must_use]
+    pub fn is_wasi(self) -> bool {
+        matches!(self, Power::Http | Power::Files)
     }
 
     /// What `agent allow` wants behind its name, in words; nothing where the power is granted as a whole.
@@ -71,6 +75,7 @@ impl Power {
             Power::Process => Some("PROGRAM"),
             Power::Http => Some("HOST"),
             Power::Secrets => Some("NAME"),
+            Power::Files => Some("FOLDER"),
             _ => None,
         }
     }
@@ -97,6 +102,8 @@ pub struct Grants {
     pub http: Option<Arc<http::Grant>>,
     /// secrets it may read
     pub secrets: secrets::Grant,
+    /// folders it may use
+    pub files: Option<files::Grant>,
     /// the longest a call may run by policy; a call that reaches it ends `limit_time`, one that reaches its caller's own deadline `deadline`
     pub time: Option<Duration>,
 }

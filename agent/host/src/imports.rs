@@ -1,6 +1,7 @@
 //! What a component asks for. Everything must be known before it is linked, so that the sentence names what is not.
 
 use outhaul_protocol::error::{Code, Failure};
+use wasmparser::{Parser, Payload};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
@@ -8,6 +9,29 @@ use wasmtime::component::types::ComponentItem;
 use crate::compile::brief;
 use crate::grants::Power;
 use crate::{host_v0_1, wasi, wasi_http};
+
+/// The powers a component imports, read from its bytes alone. For showing; what is linked is decided by [`read`].
+pub fn powers_asked(wasm: &[u8]) -> Result<Vec<Power>, Failure> {
+    let mut powers = Vec::new();
+    let mut depth = 0usize;
+    for payload in Parser::new(0).parse_all(wasm) {
+        let unreadable = |error| Failure::new(Code::PackRejected, format!("the pack's imports cannot be read: {error}"));
+        match payload.map_err(unreadable)? {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(imports) if depth == 0 => {
+                for import in imports {
+                    let name = import.map_err(unreadable)?.name.name;
+                    powers.extend(host_v0_1::power(name).or_else(|| wasi::asks_for_files(name).then_some(Power::Files)));
+                }
+            }
+            _ => {}
+        }
+    }
+    powers.sort_unstable();
+    powers.dedup();
+    Ok(powers)
+}
 
 /// What a component asks for, all of it known.
 pub(crate) struct Imports {
@@ -26,7 +50,10 @@ pub(crate) fn read(component: &Component, engine: &Engine, pack: &str) -> Result
     for (name, import) in component.component_type().imports(engine) {
         match (&import.ty, host_v0_1::power(name)) {
             (ComponentItem::ComponentInstance(_), Some(power)) => imports.powers.push(power),
-            (ComponentItem::ComponentInstance(_), None) if wasi::offers(name) => imports.wasi = true,
+            (ComponentItem::ComponentInstance(_), None) if wasi::offers(name) => {
+                imports.wasi = true;
+                imports.powers.extend(wasi::asks_for_files(name).then_some(Power::Files));
+            }
             (ComponentItem::ComponentInstance(_), None) => {
                 let Some(import) = wasi_http::offers(name) else {
                     return Err(

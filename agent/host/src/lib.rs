@@ -33,5 +33,6 @@ mod wasi_http;
 pub use call::{CallIo, CallRequest};
 pub use compile::{Compiler, compile_child};
 pub use grants::{Grants, Power};
+pub use imports::powers_asked;
 pub use pack::{Host, HostConfig, Pack};
 pub use sink::{Lane, Output};

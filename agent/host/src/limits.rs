@@ -33,6 +33,13 @@ pub(crate) const HTTP_FIELDS: usize = 32 << 10;
 pub(crate) const HTTP_WRITE: usize = 64 << 10;
 /// Random bytes a WASI guest gets at once.
 pub(crate) const RANDOM: u64 = 1 << 20;
+/// Files and folders a call may have open in granted folders: an archiver has a handful.
+pub(crate) const OPEN_FILES_PER_CALL: usize = 64;
+/// The same for all calls together: half of the 1,024 descriptors that an ordinary process may have, so that links, children and the
+/// agent's own files keep theirs.
+pub(crate) const OPEN_FILES: usize = 512;
+/// Bytes of one read from a file, or of one write to it.
+pub(crate) const FILE_CHUNK: usize = 256 << 10;
 /// Memory that a used slot keeps, zeroed, for the next call. Nearly all packs touch less.
 pub(crate) const KEEP_RESIDENT: usize = 1 << 20;
 /// Address bits below which a pool of [`SLOTS_NARROW`] is all that fits.

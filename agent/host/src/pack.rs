@@ -25,7 +25,7 @@ use crate::log::PackLog;
 use crate::power::camera;
 use crate::power::http::Outside;
 use crate::state::State;
-use crate::{host_v0_1, limits, wasi_http};
+use crate::{host_v0_1, limits, wasi, wasi_http};
 
 /// How a host is set up.
 pub struct HostConfig {
@@ -144,10 +144,10 @@ impl Host {
     }
 
     /// What a pack may import. Made for each pack anew: kept, WASI alone would cost a megabyte that few packs need.
-    fn linker(&self, kind: Kind, wasi: bool, http: bool) -> wasmtime::Result<Linker<State>> {
+    fn linker(&self, kind: Kind, with_wasi: bool, http: bool) -> wasmtime::Result<Linker<State>> {
         let mut linker = Linker::new(self.engines.get(kind));
-        if wasi {
-            wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        if with_wasi {
+            wasi::link(&mut linker)?;
         }
         if http {
             wasi_http::link(&mut linker)?;

@@ -13,8 +13,8 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use crate::grants::{Grants, Power, not_granted, not_shared};
 use crate::limits;
 use crate::log::PackLog;
-use crate::power::camera;
 use crate::power::http::Outside;
+use crate::power::{camera, files};
 use crate::sink::Sink;
 use crate::stream::HostStream;
 use crate::wasi;
@@ -29,6 +29,8 @@ pub(crate) struct State {
     pub(crate) log: Arc<PackLog>,
     pub(crate) label: String,
     pub(crate) outside: Arc<Outside>,
+    /// the first refusal that WASI's errors had no room for
+    pub(crate) hint: wasi::filesystem::Refusal,
     grants: Arc<Grants>,
     shared_only: bool,
     refusal: Refusal,
@@ -82,6 +84,7 @@ impl State {
             log: brought.log,
             label: brought.label,
             outside: brought.outside,
+            hint: wasi::filesystem::Refusal::default(),
             grants: brought.grants,
             shared_only: brought.shared_only,
             refusal: Refusal::default(),
@@ -108,6 +111,7 @@ impl State {
             Power::Gpu => grants.gpu,
             Power::System => grants.system,
             Power::Camera => grants.camera.is_some(),
+            Power::Files => grants.files.is_some(),
         };
         if self.shared_only && !power.is_shared() {
             return Err(self.deny(not_shared(power)));
@@ -116,6 +120,11 @@ impl State {
             return Err(self.deny(not_granted(self.log.pack(), power)));
         }
         Ok(Arc::clone(&self.grants))
+    }
+
+    /// The folders a call may use. Without a signature of its own it has none, and finds none: WASI has no refusal there.
+    pub(crate) fn files(&self) -> Option<files::Grant> {
+        self.grants.files.clone().filter(|_| !self.shared_only)
     }
 
     /// Remembers a refusal. The first one is what the caller hears, whatever the pack makes of it.

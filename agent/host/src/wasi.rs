@@ -1,5 +1,8 @@
-//! WASI 0.2 for packs of any language: clocks, randomness and standard streams; no file is preopened, no address may be reached, there
-//! is no environment. What a pack prints is the call's output, what it reads is the call's input.
+//! WASI 0.2 for packs of any language: clocks, randomness, standard streams, and the folders that the machine's owner granted; no
+//! address may be reached, there is no environment. What a pack prints is the call's output, what it reads is the call's input.
+
+mod file_stream;
+pub(crate) mod filesystem;
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
@@ -7,6 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 use tokio::io::{AsyncWrite, empty};
 use tokio_util::sync::PollSender;
+use wasmtime::component::Linker;
 use wasmtime_wasi::WasiCtx;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{AsyncStdinStream, IsTerminal, StdoutStream};
@@ -14,6 +18,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use crate::limits::{CHUNK, RANDOM};
 use crate::sink::{Lane, Output, Sink};
+use crate::state::State;
 use crate::stream::HostStream;
 
 /// Interfaces of WASI 0.2 that are linked, without their version.
@@ -50,6 +55,17 @@ pub(crate) const INTERFACES: [&str; 27] = [
 /// Whether an import is one of [`INTERFACES`] in version 0.2.
 pub(crate) fn offers(import: &str) -> bool {
     import.split_once('@').is_some_and(|(name, version)| version.starts_with("0.2.") && INTERFACES.contains(&name))
+}
+
+/// Whether an import is how a guest asks for folders.
+pub(crate) fn asks_for_files(import: &str) -> bool {
+    offers(import) && import.starts_with("wasi:filesystem/preopens@")
+}
+
+/// Links all of them.
+pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    filesystem::link(linker)
 }
 
 /// What a call's guest sees of WASI.

@@ -14,20 +14,20 @@ use crate::trust::Origin;
 
 /// The active version of a name, by what the shelf says of it: nothing is loaded.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
-    pub(super) name: String,
-    pub(super) digest: Digest,
-    pub(super) origin: Origin,
+pub(crate) struct Known {
+    pub(crate) name: String,
+    pub(crate) digest: Digest,
+    pub(crate) origin: Origin,
     /// the key that signed it
-    pub(super) key: Option<PublicKey>,
+    pub(crate) key: Option<PublicKey>,
     /// the powers it asks for, where the shelf tells
-    pub(super) powers: Vec<Power>,
+    pub(crate) powers: Vec<Power>,
     /// why it does not answer
-    pub(super) refused: Option<String>,
+    pub(crate) refused: Option<String>,
 }
 
 impl Known {
-    pub(super) fn of(index: &Index, trust: &Trust, name: &str) -> Option<Self> {
+    pub(crate) fn of(index: &Index, trust: &Trust, name: &str) -> Option<Self> {
         let (digest, embedded) = active_of(index, name)?;
         let bare = Known { name: name.to_owned(), digest, origin: Origin::Embedded, key: None, powers: Vec::new(), refused: None };
         if embedded {
@@ -47,7 +47,7 @@ impl Known {
         Some(Known { origin, key, powers: powers.unwrap_or_default(), refused, ..bare })
     }
 
-    pub(super) fn embedded(&self) -> bool {
+    pub(crate) fn embedded(&self) -> bool {
         self.origin == Origin::Embedded
     }
 }

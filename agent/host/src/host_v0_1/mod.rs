@@ -37,7 +37,8 @@ pub(crate) fn link(linker: &mut Linker<State>, kind: Kind) -> wasmtime::Result<(
             Power::System => system::link(interface)?,
             Power::Camera => camera::link(interface, kind)?,
             Power::Secrets => secrets::link(interface)?,
-            Power::Http => {}
+            // WASI has them.
+            Power::Http | Power::Files => {}
         }
     }
     Ok(())
@@ -65,6 +66,7 @@ mod tests {
         assert_eq!(power("outhaul:host/gpu@0.2.0"), None);
         assert_eq!(power("outhaul:host/teleport@0.1.0"), None);
         assert_eq!(power("outhaul:host/http@0.1.0"), None);
+        assert_eq!(power("outhaul:host/files@0.1.0"), None);
         assert_eq!(power("wasi:io/streams@0.2.0"), None);
     }
 }

@@ -52,8 +52,7 @@ pub(super) fn link(interface: &mut Interface<'_>, kind: Kind) -> wasmtime::Resul
 
 /// Of a call whose `process` was found to be granted.
 fn granted(grants: &Grants) -> &power::Grant {
-    const NOTHING: &power::Grant = &power::Grant { allow: Vec::new(), env: Vec::new(), cwd: Vec::new(), max_secs: None };
-    grants.process.as_ref().unwrap_or(NOTHING)
+    grants.process.as_ref().unwrap_or(power::Grant::NOTHING)
 }
 
 async fn spawn(
@@ -117,6 +116,11 @@ fn refusal(state: &mut State, error: power::ProcessError) -> ProcessError {
 }
 
 fn ended(exit: power::Exit) -> Result<Exit, ProcessError> {
+    if let Some(mib) = exit.over_output {
+        return Err(ProcessError::Limit(format!(
+            "the program sent more than {mib} MiB, the most that this machine's policy allows it, and was killed; the rest is lost"
+        )));
+    }
     if exit.over_limit {
         let seconds = exit.duration_ms / 1000;
         return Err(ProcessError::Limit(format!(

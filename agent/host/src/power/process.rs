@@ -6,26 +6,33 @@
 //! its time is up, or (the child itself) when the agent dies.
 //!
 //! Not promised: a program that starts a session of its own (`setsid`) leaves the group and may outlive the call; a service manager's
-//! control group is the remedy for that. What a granted program does with its arguments is its own affair: see [`runs_anything`].
+//! control group is the remedy for that. What a granted program does with its arguments is its own affair: see [`runs_anything`], and
+//! [`Shape`] for saying which arguments it may get.
 
+mod argument;
 mod child;
+mod entry;
+mod glob;
+mod output;
 mod program;
+mod shape;
 mod start;
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use thiserror::Error;
 
 pub use child::{Child, Exit, PIPE_BYTES, Pipe, PipeWriter, Running, Signal, drain};
-pub use program::{check_entry, runs_anything};
+pub use entry::{Entry, check_folder, check_variable};
+pub use program::{check_entry, runs_anything, steers_programs};
+pub use shape::Shape;
 
 /// What one pack may run: `[packs.NAME] process = { … }` of `agent.toml`. The default grants nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Grant {
-    /// Programs: a bare name (looked up in [`SEARCH`] only) or an absolute path.
-    pub allow: Vec<String>,
+    /// Programs: a bare name (looked up in [`SEARCH`] only) or an absolute path, alone or narrowed.
+    pub allow: Vec<Entry>,
     /// Names of environment variables a caller may set. What steers the dynamic loader, and `PATH`, stay refused even if listed.
     pub env: Vec<String>,
     /// Directories a caller may choose to start in, each with all below it.
@@ -33,6 +40,15 @@ pub struct Grant {
     /// Seconds a child may live.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_secs: Option<u64>,
+    /// Folders that no path argument may lead into, canonical: the agent's own.
+    #[serde(skip)]
+    pub keep_out: Vec<PathBuf>,
+}
+
+impl Grant {
+    /// Grants nothing, for who needs one that lasts.
+    pub const NOTHING: &'static Grant =
+        &Grant { allow: Vec::new(), env: Vec::new(), cwd: Vec::new(), max_secs: None, keep_out: Vec::new() };
 }
 
 /// Where a bare program name is looked up, in this order; also every child's `PATH`.
@@ -68,10 +84,14 @@ pub enum ProcessError {
 
 /// Starts a granted program. Without `stdin` the child reads end of file. Call it inside a Tokio runtime with I/O and time enabled.
 pub async fn spawn(pack: &str, grant: &Grant, spec: Spec, stdin: bool) -> Result<Running, ProcessError> {
-    let max_secs = grant.max_secs;
     let (name, granted) = (pack.to_owned(), grant.clone());
     let prepared = blocking(move || program::prepare(&name, &granted, spec)).await?;
-    start::start(pack, prepared, stdin, max_secs).await
+    start::start(pack, prepared, stdin).await
+}
+
+/// Which entry of `allow` lets a program run with these arguments. Starts nothing; looks at paths, so that it may block.
+pub fn judge(pack: &str, grant: &Grant, argv: &[String]) -> Result<usize, ProcessError> {
+    program::judge(pack, grant, argv).map(|allowed| allowed.entry)
 }
 
 /// The canonical path a program would be run from, when it is granted.

@@ -13,10 +13,10 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt as _, Interest};
 use tokio::sync::watch;
 
+use super::output::Ceiling;
+pub use super::output::Pipe;
 use super::start::Place;
 
-/// What a child writes, as it comes. Non-blocking, and wide enough for reads of [`PIPE_BYTES`].
-pub type Pipe = tokio::net::unix::pipe::Receiver;
 /// What a child reads. Dropping it is end of file.
 pub type PipeWriter = tokio::net::unix::pipe::Sender;
 
@@ -49,6 +49,8 @@ pub struct Exit {
     pub duration_ms: u64,
     /// It was killed because the grant's `max_secs` were over.
     pub over_limit: bool,
+    /// It sent more than the grant's `output_mib`, in MiB; what goes beyond is lost.
+    pub over_output: Option<u64>,
 }
 
 /// What a pack may send to a child's group.
@@ -68,16 +70,20 @@ pub struct Child {
     group: Arc<Group>,
     exit: watch::Receiver<Option<Exit>>,
     watcher: tokio::task::JoinHandle<()>,
+    ceiling: Option<Arc<Ceiling>>,
 }
 
 impl Child {
     /// Watches over a group that was just started.
-    pub(super) fn new(group: Group, max_secs: Option<u64>) -> Self {
+    pub(super) fn new(group: Group, max_secs: Option<u64>, ceiling: Option<Arc<Ceiling>>) -> Self {
         let (group, began) = (Arc::new(group), Instant::now());
         let (tell, exit) = watch::channel(None);
         let limit = max_secs.map(Duration::from_secs);
         let watcher = tokio::spawn(watch_over(Arc::downgrade(&group), group.pid, began, limit, tell));
-        Self { group, exit, watcher }
+        if let Some(ceiling) = &ceiling {
+            ceiling.watches(Arc::downgrade(&group));
+        }
+        Self { group, exit, watcher, ceiling }
     }
 
     /// The leader's number, which is its group's as well.
@@ -87,10 +93,11 @@ impl Child {
 
     /// Waits for the leader's end. May be called any number of times, and given up at any moment.
     pub async fn wait(&self) -> Exit {
-        let lost = Exit { code: None, signal: Some(libc::SIGKILL), duration_ms: 0, over_limit: false };
+        let lost = Exit { code: None, signal: Some(libc::SIGKILL), duration_ms: 0, over_limit: false, over_output: None };
         let mut exit = self.exit.clone();
         // The watcher ends without an answer only when the runtime does, and then the group is killed.
-        exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit).unwrap_or(lost)
+        let exit = exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit).unwrap_or(lost);
+        Exit { over_output: self.ceiling.as_ref().and_then(|ceiling| ceiling.passed()), ..exit }
     }
 
     /// Sends a signal to the whole group; nothing happens when it is gone.
@@ -130,7 +137,7 @@ impl Group {
         Ok(Self { pid, leader: Mutex::new(Some(leader)), _place: place })
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
+    pub(super) fn signal(&self, signal: rustix::process::Signal) {
         let leader = lock(&self.leader);
         if leader.is_some() {
             send(self.pid, signal);
@@ -240,5 +247,5 @@ fn report(pid: Pid, began: Instant, over_limit: bool, tell: &watch::Sender<Optio
     let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     // Ended by itself in the last moment: then the limit had no part in it.
     let over_limit = over_limit && signal == Some(libc::SIGKILL);
-    tell.send_replace(Some(Exit { code, signal, duration_ms, over_limit }));
+    tell.send_replace(Some(Exit { code, signal, duration_ms, over_limit, over_output: None }));
 }

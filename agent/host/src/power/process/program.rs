@@ -14,8 +14,9 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Access, Mode, OFlags};
 
-use super::{Grant, ProcessError, SEARCH, Spec};
-use crate::power::{shell_word, shown};
+use super::entry::exactly;
+use super::{Entry, Grant, ProcessError, SEARCH, Spec};
+use crate::power::{SHELL_WORD_CHARS, shell_word, shown};
 
 /// Bytes of arguments and environment together. A call's parameters end at 512 KiB; the kernel's own ceiling is 2 MiB or more.
 const ARGUMENT_BYTES: usize = 1 << 20;
@@ -46,18 +47,73 @@ pub(super) struct Prepared {
     pub(super) env: Vec<(OsString, OsString)>,
     /// Held open, so that the directory that was checked is the one entered.
     pub(super) cwd: Option<OwnedFd>,
+    pub(super) max_secs: Option<u64>,
+    /// The entry by which it is counted, and how many of it may run.
+    pub(super) concurrent: Option<(String, usize)>,
+    /// Bytes it may send.
+    pub(super) output: Option<u64>,
+}
+
+/// An entry that allows a request, and the request as it is passed on.
+#[derive(Debug)]
+pub(super) struct Allowed {
+    pub(super) entry: usize,
+    found: Found,
+    arguments: Vec<String>,
 }
 
 /// Checks a whole request against a grant.
 pub(super) fn prepare(pack: &str, grant: &Grant, spec: Spec) -> Result<Prepared, ProcessError> {
-    let Some(name) = spec.argv.first() else {
+    check_texts(&spec)?;
+    let Allowed { entry, found: program, arguments } = judge(pack, grant, &spec.argv)?;
+    let entry = &grant.allow[entry];
+    let env = environment(pack, entry.env.as_ref().unwrap_or(&grant.env), spec.env)?;
+    let cwd = directory(pack, entry.cwd.as_ref().unwrap_or(&grant.cwd), spec.cwd.as_deref())?;
+    let concurrent = entry.concurrent.map(|most| (entry.key(), most as usize));
+    let output = entry.output_mib.map(|mib| mib.saturating_mul(1 << 20));
+    Ok(Prepared { program, arguments, env, cwd, max_secs: entry.max_secs.or(grant.max_secs), concurrent, output })
+}
+
+/// The first entry that allows a program with its arguments.
+pub(super) fn judge(pack: &str, grant: &Grant, argv: &[String]) -> Result<Allowed, ProcessError> {
+    let Some((program, arguments)) = argv.split_first() else {
         return Err(ProcessError::Failed("`argv` is empty: it wants a program and its arguments".into()));
     };
-    check_texts(&spec)?;
-    let program = find(pack, grant, name)?;
-    let env = environment(pack, grant, spec.env)?;
-    let cwd = directory(pack, grant, spec.cwd.as_deref())?;
-    Ok(Prepared { program, arguments: spec.argv.into_iter().skip(1).collect(), env, cwd })
+    let mut unfit = None;
+    for (entry, found) in candidates(pack, grant, program)? {
+        let Some(shape) = &grant.allow[entry].argv else {
+            return Ok(Allowed { entry, found, arguments: arguments.to_vec() });
+        };
+        match shape.fit(arguments, &grant.keep_out) {
+            Ok(arguments) => return Ok(Allowed { entry, found, arguments }),
+            Err(why) if why.missing => {
+                return Err(ProcessError::NotFound(format!("`{}` {}: {}", grant.allow[entry].program, "cannot be run so", why.sentence)));
+            }
+            Err(why) => unfit = Some((entry, why)),
+        }
+    }
+    Err(match unfit {
+        Some((entry, why)) => ProcessError::Denied(unshaped(pack, &grant.allow[entry], &why.sentence, argv)),
+        None => not_listed(pack, program),
+    })
+}
+
+/// The sentence for arguments that no shape of the program has. The command in it would allow just these: what a caller wrote is
+/// quoted in it, so that it cannot pose as a placeholder.
+fn unshaped(pack: &str, entry: &Entry, why: &str, argv: &[String]) -> String {
+    let exact = exactly(argv);
+    let remedy = match exact.chars().count() {
+        ..SHELL_WORD_CHARS => format!("on that machine: agent allow {pack} process {}", shell_word(&exact)),
+        _ => format!("on that machine, in agent.toml: add them to `allow` of `process` under [packs.{pack}]"),
+    };
+    format!("this machine's policy lets pack `{pack}` run `{entry}`, and {why}; {remedy}")
+}
+
+fn not_listed(pack: &str, request: &str) -> ProcessError {
+    let (name, word) = (shown(request), shell_word(request));
+    ProcessError::Denied(format!(
+        "this machine's policy does not let pack `{pack}` run `{name}`; on that machine: agent allow {pack} process {word}"
+    ))
 }
 
 fn check_texts(spec: &Spec) -> Result<(), ProcessError> {
@@ -78,15 +134,14 @@ fn check_texts(spec: &Spec) -> Result<(), ProcessError> {
     Ok(())
 }
 
-/// Finds what `request` names, if an entry of the grant allows it. Looks at no file unless an entry has the request's name, so that a
-/// refusal tells nothing about what is on the machine.
+/// Finds what `request` names, if an entry of the grant allows it.
 pub(super) fn find(pack: &str, grant: &Grant, request: &str) -> Result<Found, ProcessError> {
-    let denied = || {
-        let (name, word) = (shown(request), shell_word(request));
-        ProcessError::Denied(format!(
-            "this machine's policy does not let pack `{pack}` run `{name}`; on that machine: agent allow {pack} process {word}"
-        ))
-    };
+    candidates(pack, grant, request)?.into_iter().next().map(|(_, found)| found).ok_or_else(|| not_listed(pack, request))
+}
+
+/// The entries that name what `request` names, in their order. Looks at no file unless an entry has the request's name, so that a
+/// refusal tells nothing about what is on the machine.
+fn candidates(pack: &str, grant: &Grant, request: &str) -> Result<Vec<(usize, Found)>, ProcessError> {
     if !names_a_program(request) {
         let what = shown(request);
         return Err(ProcessError::Denied(format!(
@@ -94,18 +149,20 @@ pub(super) fn find(pack: &str, grant: &Grant, request: &str) -> Result<Found, Pr
         )));
     }
     let name = Path::new(request).file_name();
-    let mut entries = grant.allow.iter().filter(|entry| names_a_program(entry) && Path::new(entry).file_name() == name).peekable();
+    let named = |entry: &Entry| names_a_program(&entry.program) && Path::new(&entry.program).file_name() == name;
+    let mut entries = grant.allow.iter().enumerate().filter(|(_, entry)| named(entry)).peekable();
     if entries.peek().is_none() {
-        return Err(denied());
+        return Err(not_listed(pack, request));
     }
     let wanted =
         locate(request).ok_or_else(|| ProcessError::NotFound(format!("there is no program `{}` on this machine", shown(request))))?;
     let canonical = resolve(&wanted)?;
-    entries
-        .filter_map(|entry| locate(entry))
-        .find(|path| fs::canonicalize(path).is_ok_and(|real| real == canonical))
-        .map(|path| Found { argv0: own_name(&path), path, canonical })
-        .ok_or_else(denied)
+    let found = entries.filter_map(|(number, entry)| {
+        let path = locate(&entry.program).filter(|path| fs::canonicalize(path).is_ok_and(|real| real == canonical))?;
+        Some((number, Found { argv0: own_name(&path), path, canonical: canonical.clone() }))
+    });
+    let found: Vec<_> = found.collect();
+    if found.is_empty() { Err(not_listed(pack, request)) } else { Ok(found) }
 }
 
 /// Whether a text has the form of a program: a bare name, or an absolute path without `.` and `..`.
@@ -138,19 +195,19 @@ fn own_name(path: &Path) -> String {
     }
 }
 
-fn environment(pack: &str, grant: &Grant, asked: Vec<(String, String)>) -> Result<Vec<(OsString, OsString)>, ProcessError> {
+fn environment(pack: &str, granted: &[String], asked: Vec<(String, String)>) -> Result<Vec<(OsString, OsString)>, ProcessError> {
     let mut env: Vec<(OsString, OsString)> = vec![("PATH".into(), SEARCH.join(":").into())];
     env.extend(
         std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(|name| INHERITED.contains(&name) || name.starts_with("LC_"))),
     );
     for (name, value) in asked {
-        check_variable(pack, grant, &name)?;
+        check_variable(pack, granted, &name)?;
         env.push((name.into(), value.into()));
     }
     Ok(env)
 }
 
-fn check_variable(pack: &str, grant: &Grant, name: &str) -> Result<(), ProcessError> {
+fn check_variable(pack: &str, granted: &[String], name: &str) -> Result<(), ProcessError> {
     let said = shown(name);
     if name.is_empty() || name.contains('=') {
         return Err(ProcessError::Failed(format!("`{said}` is not a name an environment variable can have")));
@@ -158,7 +215,7 @@ fn check_variable(pack: &str, grant: &Grant, name: &str) -> Result<(), ProcessEr
     if LOADER_NAMES.contains(&name) || LOADER_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
         return Err(ProcessError::Denied(format!("`{said}` decides what code a program loads: no policy lets a caller set it")));
     }
-    if !grant.env.iter().any(|allowed| allowed == name) {
+    if !granted.iter().any(|allowed| allowed == name) {
         return Err(ProcessError::Denied(format!(
             "this machine's policy does not let pack `{pack}` set `{said}`; on that machine: agent allow {pack} process --env {}",
             shell_word(name)
@@ -168,7 +225,7 @@ fn check_variable(pack: &str, grant: &Grant, name: &str) -> Result<(), ProcessEr
 }
 
 /// Opens the directory a child starts in. The open handle is what is checked (the kernel says where it leads) and what is entered.
-fn directory(pack: &str, grant: &Grant, asked: Option<&str>) -> Result<Option<OwnedFd>, ProcessError> {
+fn directory(pack: &str, granted: &[PathBuf], asked: Option<&str>) -> Result<Option<OwnedFd>, ProcessError> {
     let open = |path: &Path| rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let Some(asked) = asked else {
         let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
@@ -191,7 +248,7 @@ fn directory(pack: &str, grant: &Grant, asked: Option<&str>) -> Result<Option<Ow
     let handle = match open(path) {
         Ok(handle) => handle,
         // Only inside a granted directory may a caller learn what is there.
-        Err(_) if !grant.cwd.iter().any(|granted| path.starts_with(granted)) => {
+        Err(_) if !granted.iter().any(|granted| path.starts_with(granted)) => {
             return Err(denied());
         }
         Err(source) if source.kind() == ErrorKind::NotFound => {
@@ -204,8 +261,8 @@ fn directory(pack: &str, grant: &Grant, asked: Option<&str>) -> Result<Option<Ow
     let place = entrance(&handle);
     let real = fs::read_link(&place)
         .map_err(|source| ProcessError::Failed(format!("`{}` does not resolve (is /proc mounted?): {source}", shown(asked))))?;
-    let granted = grant.cwd.iter().filter_map(|granted| fs::canonicalize(granted).ok()).any(|granted| real.starts_with(granted));
-    if granted { Ok(Some(handle)) } else { Err(denied()) }
+    let inside = granted.iter().filter_map(|granted| fs::canonicalize(granted).ok()).any(|granted| real.starts_with(granted));
+    if inside { Ok(Some(handle)) } else { Err(denied()) }
 }
 
 /// A path that leads to an open directory, whatever happened to its name.
@@ -231,6 +288,21 @@ pub fn runs_anything(entry: &str) -> bool {
         .filter_map(Path::file_name)
         .any(|name| is_carrier(&name.to_string_lossy()))
 }
+
+/// Whether a variable makes many programs run or load something else: an interpreter's, a version control's, a shell's. Those of the
+/// dynamic loader are refused whatever policy lists, these are only warned of.
+#[must_use]
+pub fn steers_programs(variable: &str) -> bool {
+    STEERING.contains(&variable) || variable.starts_with("GIT_") || variable.starts_with("PYTHON") || variable.starts_with("BASH_FUNC_")
+}
+
+#[rustfmt::skip]
+const STEERING: &[&str] = &[
+    "BASH_ENV", "ENV", "SHELLOPTS", "PS4", "IFS", "EDITOR", "VISUAL", "PAGER", "BROWSER", "LESSOPEN", "LESSCLOSE", "MANPAGER",
+    "NODE_OPTIONS", "NODE_PATH", "PERL5OPT", "PERL5LIB", "RUBYOPT", "RUBYLIB", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH",
+    "LUA_INIT", "LUA_PATH", "LUA_CPATH", "PHPRC", "PHP_INI_SCAN_DIR", "GEM_PATH", "RUSTC_WRAPPER", "CC", "SSH_ASKPASS", "OPENSSL_CONF",
+    "HOME", "XDG_CONFIG_HOME", "TERMINFO", "MALLOC_CONF",
+];
 
 fn is_carrier(name: &str) -> bool {
     let name = name.to_ascii_lowercase();

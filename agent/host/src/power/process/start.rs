@@ -8,10 +8,12 @@ use std::process::{Command, Stdio};
 use std::sync::{LazyLock, Mutex, mpsc};
 
 use rustix::pipe::PipeFlags;
+use tokio::net::unix::pipe::Receiver;
 use tokio::sync::oneshot;
 
 use super::ProcessError;
-use super::child::{Child, Group, PIPE_BYTES, Pipe, PipeWriter, Running, SMALL_STACK, lock};
+use super::child::{Child, Group, PIPE_BYTES, PipeWriter, Running, SMALL_STACK, lock};
+use super::output::{Ceiling, Pipe};
 use super::program::{Prepared, entrance};
 
 /// Live children of one pack: twice its calls, so that one pack cannot take the machine's process table.
@@ -20,8 +22,10 @@ const CHILDREN_PER_PACK: usize = 128;
 const CHILDREN: usize = 512;
 
 /// Starts what was prepared.
-pub(super) async fn start(pack: &str, prepared: Prepared, stdin: bool, max_secs: Option<u64>) -> Result<Running, ProcessError> {
-    let place = Place::take(pack)?;
+pub(super) async fn start(pack: &str, prepared: Prepared, stdin: bool) -> Result<Running, ProcessError> {
+    let place = Place::take(pack, prepared.concurrent.as_ref())?;
+    let max_secs = prepared.max_secs;
+    let ceiling = prepared.output.map(Ceiling::new);
     let name = prepared.program.path.display().to_string();
     let wired = Wired::new(prepared, stdin).map_err(|source| ProcessError::Failed(format!("no pipes for `{name}`: {source}")))?;
     let Wired { command, cwd, stdout, stderr, stdin } = wired;
@@ -30,7 +34,8 @@ pub(super) async fn start(pack: &str, prepared: Prepared, stdin: bool, max_secs:
     let gone = || ProcessError::Failed("the thread that starts programs is gone".into());
     spawner()?.send(job).map_err(|_| gone())?;
     let group = answer.await.map_err(|_| gone())?.map_err(|source| spawn_error(&name, &source))?;
-    let child = Child::new(group, max_secs);
+    let (stdout, stderr) = (Pipe::new(stdout, ceiling.clone()), Pipe::new(stderr, ceiling.clone()));
+    let child = Child::new(group, max_secs, ceiling);
     Ok(Running { child, stdout, stderr, stdin })
 }
 
@@ -48,8 +53,8 @@ fn spawn_error(name: &str, source: &io::Error) -> ProcessError {
 struct Wired {
     command: Command,
     cwd: Option<OwnedFd>,
-    stdout: Pipe,
-    stderr: Pipe,
+    stdout: Receiver,
+    stderr: Receiver,
     stdin: Option<PipeWriter>,
 }
 
@@ -71,7 +76,7 @@ impl Wired {
             None
         };
         die_with_the_agent(&mut command);
-        Ok(Self { command, cwd: prepared.cwd, stdout: Pipe::from_owned_fd(stdout)?, stderr: Pipe::from_owned_fd(stderr)?, stdin })
+        Ok(Self { command, cwd: prepared.cwd, stdout: Receiver::from_owned_fd(stdout)?, stderr: Receiver::from_owned_fd(stderr)?, stdin })
     }
 }
 
@@ -129,36 +134,61 @@ impl Job {
     }
 }
 
-/// One child's place among those that may live at once.
+/// One child's place among those that may live at once: of its pack, and of its entry where that is counted.
 #[derive(Debug)]
 pub(super) struct Place {
     pack: String,
+    entry: Option<String>,
 }
 
-static PLACES: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
+/// Places taken, by pack, and by entry of a pack.
+#[derive(Debug, Default)]
+struct Places {
+    packs: BTreeMap<String, usize>,
+    entries: BTreeMap<(String, String), usize>,
+}
+
+static PLACES: Mutex<Places> = Mutex::new(Places { packs: BTreeMap::new(), entries: BTreeMap::new() });
 
 impl Place {
-    fn take(pack: &str) -> Result<Self, ProcessError> {
+    fn take(pack: &str, counted: Option<&(String, usize)>) -> Result<Self, ProcessError> {
         let mut places = lock(&PLACES);
-        let (own, all) = (places.get(pack).copied().unwrap_or(0), places.values().sum::<usize>());
+        let (own, all) = (places.packs.get(pack).copied().unwrap_or(0), places.packs.values().sum::<usize>());
         if own >= CHILDREN_PER_PACK || all >= CHILDREN {
             return Err(ProcessError::Limit(format!(
                 "{own} programs of pack `{pack}` and {all} in all are running; at most {CHILDREN_PER_PACK} and {CHILDREN} may"
             )));
         }
-        *places.entry(pack.to_owned()).or_default() += 1;
-        Ok(Self { pack: pack.to_owned() })
+        if let Some((entry, most)) = counted {
+            let running = places.entries.entry((pack.to_owned(), entry.clone())).or_default();
+            if *running >= *most {
+                return Err(ProcessError::Limit(format!(
+                    "{running} of `{entry}` are running for pack `{pack}`, which is as many as this machine's policy lets run at once"
+                )));
+            }
+            *running += 1;
+        }
+        *places.packs.entry(pack.to_owned()).or_default() += 1;
+        Ok(Self { pack: pack.to_owned(), entry: counted.map(|(entry, _)| entry.clone()) })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut places = lock(&PLACES);
-        if let Some(count) = places.get_mut(&self.pack) {
-            *count -= 1;
-            if *count == 0 {
-                places.remove(&self.pack);
-            }
+        less(&mut places.packs, &self.pack);
+        if let Some(entry) = self.entry.take() {
+            less(&mut places.entries, &(self.pack.clone(), entry));
+        }
+    }
+}
+
+/// One fewer; nothing is kept of what nobody has.
+fn less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
         }
     }
 }

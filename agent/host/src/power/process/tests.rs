@@ -13,7 +13,7 @@ use super::program::{find, prepare};
 use super::*;
 
 fn grant(allow: &[&str]) -> Grant {
-    Grant { allow: allow.iter().map(|&entry| entry.to_owned()).collect(), ..Grant::default() }
+    Grant { allow: allow.iter().map(|&entry| entry.into()).collect(), ..Grant::default() }
 }
 
 fn spec(argv: &[&str]) -> Spec {
@@ -387,13 +387,33 @@ fn known_carriers_are_called_out() {
 }
 
 #[test]
-fn a_grant_reads_as_the_configuration_writes_it() {
-    let json = r#"{"allow": ["df"], "env": ["LANG"], "cwd": ["/srv"], "max_secs": 3600}"#;
-    let grant: Grant = serde_json::from_str(json).expect("grant");
-    assert_eq!((grant.allow, grant.max_secs), (vec!["df".to_owned()], Some(3600)));
-    assert!(serde_json::from_str::<Grant>(r#"{"alow": []}"#).is_err(), "an unknown key is an error");
-    assert!(check_entry("df").is_ok() && check_entry("/usr/bin/df").is_ok());
-    assert!(check_entry("./df").is_err() && check_entry("bin/df").is_err() && check_entry("").is_err());
+fn an_entry_reads_and_is_written_as_the_configuration_has_it() {
+    let json = r#"{"program":"nuke","argv":["-x",{"optional":["-m","<1..64>"]},["--quiet","--loud"],"-X=<name>","<path:/proj/**.nk>+"],"env":["OCIO"],"cwd":["/proj"],"max_secs":60,"concurrent":2,"output_mib":16}"#;
+    let entry: Entry = serde_json::from_str(json).expect("entry");
+    assert_eq!(entry.to_string(), "nuke -x [-m <1..64>] --quiet|--loud -X=<name> <path:/proj/**.nk>+");
+    assert_eq!(serde_json::to_string(&entry).expect("written"), json);
+    let bare: Entry = serde_json::from_str(r#""/opt/my tool""#).expect("a text is a program, spaces and all");
+    assert!(bare.is_bare() && bare.program == "/opt/my tool");
+    let wrong = [
+        r#""./df""#,
+        r#"{"argv": []}"#,
+        r#"{"program": "df", "arg": []}"#,
+        r#"{"program": "df", "argv": "-h"}"#,
+        r#"{"program": "df", "argv": [[]]}"#,
+        r#"{"program": "df", "argv": [{"maybe": ["x"]}]}"#,
+        r#"{"program": "df", "argv": [{"any": ["<value>?"]}]}"#,
+        r#"{"program": "df", "argv": ["<x"]}"#,
+        r#"{"program": "df", "argv": ["<value>s"]}"#,
+        r#"{"program": "df", "argv": ["<number>"]}"#,
+        r#"{"program": "df", "argv": ["<9..1>"]}"#,
+        r#"{"program": "df", "argv": ["<path:srv>"]}"#,
+        r#"{"program": "df", "env": ["A=B"]}"#,
+        r#"{"program": "df", "cwd": ["srv"]}"#,
+        r#"{"program": "df", "concurrent": 0}"#,
+        r#"{"program": "df", "output_mib": 0}"#,
+    ];
+    let said: Vec<String> = wrong.map(|json| format!("{json}\n    {}", serde_json::from_str::<Entry>(json).expect_err(json))).to_vec();
+    insta::assert_snapshot!(said.join("\n"));
 }
 
 /// The number is free again: killed and reaped.
@@ -404,3 +424,5 @@ fn gone(pid: u32) {
         std::thread::yield_now();
     }
 }
+
+mod shapes;
