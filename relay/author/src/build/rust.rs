@@ -31,7 +31,9 @@ pub(super) fn make(site: &Site<'_>) -> Result<Made, Failure> {
     let name = library(site.folder)?;
     let toolchain = Toolchain::find(target)?;
     let target_folder = target_folder(site)?;
-    let hidden = (site.folder, "/pack");
+    // Cargo names a crate's own files from the crate's folder, so that its path is nowhere in the bytes; a flag that named it
+    // would build everything anew, the standard library included, for each folder that shares a target folder.
+    let hidden = (Path::new("/pack"), "/pack");
     toolchain.build(&Build { folder: site.folder, crates: &[], target_folder: &target_folder, hidden, locked: false })?;
     let output = target.output(&target_folder, &name);
     if !output.is_file() {
