@@ -296,11 +296,15 @@ fn written(new: &impl serde::Serialize) -> Result<Value, Failure> {
 fn take(table: &mut dyn TableLike, key: &str, texts: &[String]) {
     if let Some(list) = table.get_mut(key).and_then(Item::as_array_mut) {
         list.retain(|item| !texts.is_empty() && !item.as_str().is_some_and(|item| texts.iter().any(|text| text == item)));
-        // What stood second has the space after a comma before it.
-        let first = list.get_mut(0).map(Value::decor_mut);
-        if let Some(decor) = first.filter(|decor| decor.prefix().and_then(|prefix| prefix.as_str()) == Some(" ")) {
-            decor.set_prefix("");
-        }
+        close_up(list);
+    }
+}
+
+/// What stood second in a list has the space after a comma before it.
+fn close_up(list: &mut toml_edit::Array) {
+    let first = list.get_mut(0).map(Value::decor_mut);
+    if let Some(decor) = first.filter(|decor| decor.prefix().and_then(|prefix| prefix.as_str()) == Some(" ")) {
+        decor.set_prefix("");
     }
 }
 

@@ -131,8 +131,8 @@ fn lines(grants: &Grants) -> Vec<(&'static str, String)> {
     let mut lines = vec![("system", yes(grants.system)), ("gpu", yes(grants.gpu))];
     lines.extend(named("process", grants.process.as_ref().map(programs).unwrap_or_default()));
     lines.push(("camera", camera));
-    lines.extend(named("files", grants.files.iter().flat_map(|grant| grant.folders.iter().map(folder)).collect()));
     // Said where there is something to say: few packs ask for these, and what is not listed is not granted.
+    lines.extend(grants.files.iter().flat_map(|grant| named("files", grant.folders.iter().map(folder).collect())));
     lines.extend(grants.http.as_ref().map(|http| ("http", http_line(http))));
     lines.extend(Some(&grants.secrets.names).filter(|names| !names.is_empty()).map(|names| ("secrets", listed(names))));
     lines
@@ -581,7 +581,8 @@ mod tests {
         let (_dir, home) = home();
         install(&home, "thermal", DEPLOYED);
         let text = "[packs.system]\nprocess = { allow = [\"df\", \"/usr/bin/uname\", { program = \"systemctl\", argv = [[\"status\", \"restart\"], \"nginx\"], concurrent = 2, output_mib = 16 }], env = [\"LANG\"], cwd = [\"/srv\"], max_secs = 3600 }\n\
-                    [packs.camera]\ncamera = { devices = [\"video0\"] }\n[packs.gpu]\nsystem = false\nfiles = [{ path = \"/srv/data\", read = true, list = true, at = \"/data\" }, { path = \"/srv/in\", create = true, max_mib = 5 }]\n[packs.thermal]\ncamera = true\n[packs.gone]\ncamera = true\n";
+                    [packs.camera]\ncamera = { devices = [\"video0\"] }\n[packs.gpu]\nsystem = false\nfiles = [{ path = \"/srv/data\", read = true, list = true, at = \"/data\" }, { path = \"/srv/in\", create = true, max_mib = 5 }]\nsecrets = [\"token\"]\n[packs.thermal]\ncamera = true\n[packs.gone]\ncamera = true\n\
+                    [packs.gpu.http]\nhosts = [\"api.example.org\", \"http://10.0.0.5:8080\"]\nprivate = [\"10.0.0.5\"]\nheaders.\"api.example.org\" = { authorization = \"Bearer {secret:token}\" }\n";
         std::fs::write(home.join(FILE), format!("{}{text}", file(&home))).expect("written");
         let shown = Effective::read(&home).expect("read");
         insta::assert_snapshot!(shown.text().replace(&home.path().display().to_string(), "HOME"));

@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn golden_announce_and_list() {
         let (one, two, digest) = ("01".repeat(32), "02".repeat(32), hex::encode(list().digest()));
-        let hex = format!("81a600636770750165302e312e30025820{one}035820{two}048163677075058163677075");
+        let hex = format!("81a700636770750165302e312e30025820{one}035820{two}0481636770750581636770750680");
         assert_eq!(hex::encode(list().to_bytes()), hex);
         assert_eq!(PackList::from_bytes(&list().to_bytes()), Ok(list()));
         let hex = format!(
@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn however_many_packs_there_are_an_announce_names_them_all() {
         let many = |count: usize, name: &str| PackList((0..count).map(|at| pack(&format!("{name}{at}"))).collect());
-        let told = announce().with_packs(&many(60, "pack_of_usual_name_"));
+        let told = announce().with_packs(&many(100, "pack_of_usual_name_"));
         assert_eq!(told.capabilities.as_ref().map(Vec::len), None, "{} bytes", told.to_bytes().len());
         assert!(AnnounceContent::from_bytes(&told.to_bytes()).is_ok());
         let list = many(60, "pack_");

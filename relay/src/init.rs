@@ -275,7 +275,7 @@ mod tests {
         let made = init_owner(&home).expect("makes");
         assert_eq!(made.files.len(), 4);
         let text = made.to_string();
-        assert!(text.contains("fleet.key") && text.lines().count() == 3, "{text}");
+        assert!(text.contains("fleet.key") && text.contains("publisher.key") && text.lines().count() == 4, "{text}");
         let again = init_owner(&home).expect("finds");
         assert!(again.files.is_empty() && again.fleet == made.fleet);
         let room = Room::of(&home);

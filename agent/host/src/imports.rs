@@ -22,7 +22,10 @@ pub fn powers_asked(wasm: &[u8]) -> Result<Vec<Power>, Failure> {
             Payload::ComponentImportSection(imports) if depth == 0 => {
                 for import in imports {
                     let name = import.map_err(unreadable)?.name.name;
-                    powers.extend(host_v0_1::power(name).or_else(|| wasi::asks_for_files(name).then_some(Power::Files)));
+                    let http = wasi_http::offers(name) == Some(wasi_http::Import::Handler);
+                    powers.extend(host_v0_1::power(name));
+                    powers.extend(wasi::asks_for_files(name).then_some(Power::Files));
+                    powers.extend(http.then_some(Power::Http));
                 }
             }
             _ => {}

@@ -89,6 +89,7 @@ pub(super) fn deny(process: &mut dyn TableLike, items: &[String]) {
     let Some(list) = process.get_mut("allow").and_then(Item::as_array_mut) else { return };
     let named = |entry: &Entry| items.iter().any(|item| *item == entry.program || *item == entry.to_string());
     list.retain(|item| !items.is_empty() && !read::<Entry>(item).is_some_and(|entry| named(&entry)));
+    super::close_up(list);
 }
 
 fn warn(entry: &Entry, notes: &mut Vec<String>) {

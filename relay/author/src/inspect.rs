@@ -68,6 +68,12 @@ pub fn inspect(wasm: &[u8]) -> Result<Inspected, Failure> {
 
 /// The power an import is, when this version's host has it.
 fn power(import: &str) -> Option<String> {
+    // Two powers are standard interfaces of WASI.
+    match import.split_once('@')? {
+        ("wasi:filesystem/preopens", version) if version.starts_with("0.2.") => return Some("files".into()),
+        ("wasi:http/outgoing-handler", version) if version.starts_with("0.2.") => return Some("http".into()),
+        _ => {}
+    }
     let known = import.starts_with("outhaul:host/") && import.contains("@0.1.");
     powers().find(|power| known && *power == short(import)).map(str::to_owned)
 }

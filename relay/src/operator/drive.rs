@@ -174,7 +174,7 @@ fn may_pass(code: Code) -> bool {
 fn by_its_clock(failure: Failure, seen: &Seen) -> Failure {
     let (name, ours) = (&seen.known.node.name, now());
     match &seen.prekey {
-        Some(prekey) if failure.code == Code::Expired && failure.hint.is_none() && another_time(prekey.iat, ours) => {
+        Some(prekey) if failure.code == Code::Expired && another_time(prekey.iat, ours) => {
             let theirs = prekey.iat;
             failure.hint(format!("the clock of `{name}` says {theirs}, the one here {ours}: set the wrong one right"))
         }

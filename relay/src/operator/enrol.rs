@@ -212,7 +212,10 @@ mod tests {
         let first = enroller.certify(&mut book, &offer(&one, None), &wish("bench")).expect("certifies");
         book.keep(&first).expect("keeps");
         let failure = enroller.certify(&mut book, &offer(&two, None), &wish("bench")).expect_err("taken");
-        assert_eq!((failure.code, failure.hint.as_deref()), (Code::BadUsage, Some("`--replace bench` moves the name to the new machine")));
+        assert_eq!(
+            (failure.code, failure.hint.as_deref()),
+            (Code::BadUsage, Some("choose another with --name, or move it to the new machine: relay pair new --replace bench"))
+        );
         assert!(enroller.certify(&mut book, &offer(&two, None), &wish("No")).is_err());
         let replace = NameWish { replace: Some(first.clone()), ..NameWish::default() };
         let second = enroller.certify(&mut book, &offer(&two, Some("x")), &replace).expect("replaces");
