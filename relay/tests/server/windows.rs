@@ -52,14 +52,14 @@ async fn sender(world: Arc<World>, key: Arc<SecretKey>, name: String, prekey: X2
         let (session, second) = responder.answer(&answer.encode()).expect("answers");
         outbox.push(ChannelFrame::Data { channel, noise: &second }.encode(), None).expect("room");
         let pipe = Pipe::new(session, outbox.clone(), budget.clone(), Windows { theirs, ours });
-        pipes.lock().unwrap().insert(channel, pipe.clone());
-        tasks.lock().unwrap().spawn(send(pipe, waiting.clone()));
+        pipes.lock().expect("not poisoned").insert(channel, pipe.clone());
+        tasks.lock().expect("not poisoned").spawn(send(pipe, waiting.clone()));
     };
     let handler = |frame: Bytes| {
         match ChannelFrame::peek(&frame) {
             Some(Ok(ChannelFrame::Open { channel, noise, .. })) => open(channel, noise),
             Some(Ok(ChannelFrame::Data { channel, noise })) => {
-                let pipe = pipes.lock().unwrap().get(&channel).cloned();
+                let pipe = pipes.lock().expect("not poisoned").get(&channel).cloned();
                 assert!(!matches!(pipe.expect("its own channel").receive(noise), Ok(Some(Received::Data { .. })) | Err(_)));
             }
             Some(other) => panic!("{other:?}"),

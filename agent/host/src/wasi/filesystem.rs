@@ -98,15 +98,12 @@ type Interface<'linker> = LinkerInstance<'linker, State>;
 type Fd = Resource<Handle>;
 
 /// Does something with a handle where it blocks nobody.
-fn on<'a, H: Send + 'static, T: Send + 'a>(
+fn on<'a, H: Send + 'static, T: Send + 'static>(
     mut store: StoreContextMut<'a, State>,
     fd: &Fd,
     pick: impl FnOnce(&Handle) -> Result<H, ErrorCode>,
     work: impl FnOnce(H) -> Result<T, FilesError> + Send + 'static,
-) -> Answer<'a, T>
-where
-    T: 'static,
-{
+) -> Answer<'a, T> {
     let picked = store.data().table.get(fd).map(pick);
     Box::new(async move {
         let handle = match picked? {
@@ -374,7 +371,7 @@ fn listings(types: &mut Interface<'_>) -> wasmtime::Result<()> {
                 Err(Some(listing)) => listing,
                 Err(None) => return Ok((Err(ErrorCode::Busy),)),
             };
-            let (read, listing) = blocking(move || (listing.next(), listing)).await?;
+            let (read, listing) = blocking(move || (listing.more(), listing)).await?;
             let state = store.data_mut();
             let names = state.table.get_mut(&names)?;
             names.listing = Some(listing);
