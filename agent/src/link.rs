@@ -27,6 +27,8 @@ use crate::run::Node;
 const BLOB_PART: Duration = Duration::from_secs(30);
 /// How soon a change of policy is announced; calls see it at once.
 const POLICY: Duration = Duration::from_secs(1);
+/// Of the ping behind the first announce; those of [`watch`] count up from nothing.
+const SHOWN: u64 = u64::MAX;
 /// Blobs fetched at once.
 const FETCHES: usize = 4;
 
@@ -332,13 +334,16 @@ impl Drop for Fetching<'_> {
 }
 
 /// Serves a connection until it ends; says why. `alive` is told once the relay has shown life beyond the handshake.
-pub async fn serve(node: Arc<Node>, connected: Connected, shutdown: CancellationToken, mut alive: impl FnMut()) -> String {
+pub async fn serve(node: Arc<Node>, relay: String, connected: Connected, shutdown: CancellationToken, mut alive: impl FnMut()) -> String {
     let link = Link::new(node.clone(), connected.window);
     // Whoever lost us the link may have kept what it carried: each link has a prekey of its own. The one before stays
     // good, for operators who looked just before.
     node.rotate_prekey();
     link.prekey();
     link.announce();
+    // Behind all of that in the queue: when its answer is here, the relay shows this node to operators.
+    let _ = link.outbox.push(Frame::Ping { token: SHOWN }.encode(), None);
+    let (shown, session) = (Frame::Pong { token: SHOWN }.encode(), connected.session);
     node.publish(Some(link.clone()));
     // The owner may have spoken while nobody was connected.
     node.review_trust();
@@ -348,6 +353,9 @@ pub async fn serve(node: Arc<Node>, connected: Connected, shutdown: Cancellation
         move |frame: Bytes| {
             heard.notify_one();
             alive();
+            if frame == shown {
+                tracing::info!(relay = %relay, session, "connected");
+            }
             link.receive(&frame)
         }
     };

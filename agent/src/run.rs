@@ -275,8 +275,8 @@ pub async fn run(home: &Home, shutdown: CancellationToken) -> Result<(), Failure
         match dialed {
             Ok(connected) => {
                 reachable = true;
-                tracing::info!(relay = %target.url, session = connected.session, "connected");
-                let ended = link::serve(node.clone(), connected, shutdown.clone(), || backoff.reset()).await;
+                tracing::debug!(relay = %target.url, session = connected.session, "the link is up");
+                let ended = link::serve(node.clone(), target.url.to_string(), connected, shutdown.clone(), || backoff.reset()).await;
                 if shutdown.is_cancelled() {
                     break Ok(());
                 }

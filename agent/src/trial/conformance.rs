@@ -60,7 +60,8 @@ fn undocumented(commands: &[Command]) -> Vec<String> {
 
 fn silent(trial: &Trial) -> Vec<String> {
     let manifest = trial.pack().manifest();
-    let silent = trial.active.powers().iter().filter(|power| !matches!(power, Power::Output | Power::Log));
+    // Languages bring WASI's folders along whether the pack uses them or not.
+    let silent = trial.active.powers().iter().filter(|power| !matches!(power, Power::Output | Power::Log | Power::Files));
     let silent = silent.filter(|power| manifest.reason(power.name()).is_none());
     silent.map(|power| format!("`{power}` has none: [powers] in outhaul.toml is the place")).collect()
 }
