@@ -69,7 +69,9 @@ fn hour(lang: &str, prepare: impl Fn(&Desk) -> Result<()>) -> Result<Desk> {
     // What a language brings along unasked has no reason.
     let asked: Vec<&Value> = inspected["powers"].as_array().context("a list")?.iter().filter(|power| !power["reason"].is_null()).collect();
     assert_eq!(json!(asked), json!([{"name": "system", "reason": "tells how long the machine has been up", "always": false}]));
-    assert!(inspected["powers"].as_array().is_some_and(|all| all.iter().all(|power| power["name"] == "system" || power["name"] == "files")));
+    assert!(
+        inspected["powers"].as_array().is_some_and(|all| all.iter().all(|power| power["name"] == "system" || power["name"] == "files"))
+    );
     assert_eq!(inspected["unknown_imports"], json!([]), "{lang}");
     assert_eq!(inspected["commands"][0]["params"]["properties"]["person"]["description"], "whom");
 
