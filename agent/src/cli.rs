@@ -9,6 +9,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 use outhaul_home::{Home, Lock};
 use outhaul_host::Power;
+use outhaul_host::power::kv;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::text::{escape_control, escape_control_lines};
 use serde_json::{Value as Json, json};
@@ -58,8 +59,8 @@ enum Command {
     Status,
     /// Grants a pack a power, in agent.toml; a running agent sees it at the next call.
     ///
-    /// POWER is process (ITEMs: programs), files (ITEMs: folders), camera (ITEMs: devices; all without), gpu or system.
-    /// Comments and order of the file stay. A grant to an embedded pack belongs to its name; to a deployed pack, to the
+    /// POWER is process (ITEMs: programs), files (ITEMs: folders), kv (values the pack keeps), camera (ITEMs: devices; all
+    /// without), gpu or system. Comments and order of the file stay. A grant to an embedded pack belongs to its name; to a deployed pack, to the
     /// version that is active now.
     ///
     /// A folder has its rights behind it: /srv/data:rl lets a pack read files and list what there is (the default), w
@@ -130,7 +131,7 @@ struct Pair {
 struct Grant {
     /// A pack's name, or sha256:DIGEST for one version of it.
     pack: String,
-    /// process, files, camera, gpu or system.
+    /// process, files, kv, camera, gpu or system.
     power: String,
     /// Programs (a name or an absolute path, with a shape of its arguments or without), folders, or cameras (such as video0).
     items: Vec<String>,
@@ -155,6 +156,9 @@ struct Grant {
     /// MiB the folders may hold while the pack adds to them, what is there already included.
     #[arg(long, env = "OUTHAUL_GRANT_MAX_MIB", value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
     max_mib: Option<u64>,
+    /// KiB of values the pack may keep; 1024 otherwise.
+    #[arg(long, env = "OUTHAUL_GRANT_MAX_KIB", value_name = "KIB", value_parser = clap::value_parser!(u64).range(1..=kv::MOST_KIB))]
+    max_kib: Option<u64>,
 }
 
 impl Grant {
@@ -175,6 +179,7 @@ impl Grant {
             output_mib: self.output_mib,
             at: self.at.clone(),
             max_mib: self.max_mib,
+            max_kib: self.max_kib,
         }
     }
 }
@@ -419,11 +424,21 @@ mod tests {
             "policy explain system process uname -a --all",
             "allow wasi files /srv/data:rl --at /data --max-mib 5",
             "allow system process uname --concurrent 2 --output-mib 5",
+            "allow thermal kv --max-kib 65536",
             "compile-pack",
         ] {
             parse(words).expect(words);
         }
-        for words in ["", "pair --code", "allow system", "polic", "run now", "policy explain", "allow a process b --concurrent 0"] {
+        for words in [
+            "",
+            "pair --code",
+            "allow system",
+            "polic",
+            "run now",
+            "policy explain",
+            "allow a process b --concurrent 0",
+            "allow a kv --max-kib 65537",
+        ] {
             assert_eq!(parse(words).expect_err(words).exit_code(), 2, "{words}");
         }
     }

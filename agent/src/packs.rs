@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 pub use crate::active::Active;
 use crate::active::Table;
 use crate::config::AgentConfig;
+use crate::pins;
 use crate::shelf::{Entry, Index, Shelf, Version};
 
 /// The packs every agent has, by name.
@@ -101,7 +102,10 @@ impl Secret for CacheKey {
 }
 
 /// A host as an agent's home and configuration have it.
-fn host(agent: &Path, config: &AgentConfig) -> Result<Host, Failure> {
+fn host(home: &Home, config: &AgentConfig) -> Result<Host, Failure> {
+    let agent = &home.agent()?;
+    // Another fleet's packs find nothing of this one's.
+    let fleet = pins::current_fleet(home)?;
     let (key, _) = outhaul_home::load_or_create_secret_key(&agent.join("cache.key"), || CacheKey(Zeroizing::new(random())))?;
     let program =
         std::env::current_exe().map_err(|error| Failure::new(Code::Internal, format!("find the agent's own program: {error}")))?;
@@ -112,15 +116,15 @@ fn host(agent: &Path, config: &AgentConfig) -> Result<Host, Failure> {
         memory_bytes: config.limits.memory_mib as usize * (1 << 20),
         calls: config.limits.calls,
         camera_test_pattern: config.camera.test_pattern,
+        kv: fleet.map(|fleet| agent.join("kv").join(fleet.to_string())),
     })
 }
 
 impl PackSet {
     /// Loads all packs of a home; compiled code comes from its cache.
     pub async fn open(home: &Home, config: &AgentConfig) -> Result<Self, Failure> {
-        let agent = home.agent()?;
-        let host = host(&agent, config)?;
-        PackSet::with(host, Shelf::new(&agent)).await
+        let host = host(home, config)?;
+        PackSet::with(host, Shelf::new(&home.agent()?)).await
     }
 
     /// The same with a host of the caller's.

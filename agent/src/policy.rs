@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use outhaul_home::Home;
-use outhaul_host::power::{files, process};
+use outhaul_host::power::{files, kv, process};
 use outhaul_host::{Grants, Power};
 use outhaul_protocol::error::Failure;
 use outhaul_protocol::keys::Digest;
@@ -47,6 +47,7 @@ impl Policy {
         let named = self.config.packs.get(&PackKey::Name(pack.to_owned()));
         let of_digest = self.config.packs.get(&PackKey::Digest(digest));
         let theirs = named.filter(|table| belongs(table, digest, embedded));
+        grants.kv = kept(pack, digest, theirs, of_digest);
         for table in [theirs, of_digest].into_iter().flatten() {
             grants.gpu |= table.gpu == Some(true);
             grants.system |= table.system == Some(true);
@@ -89,6 +90,15 @@ impl Policy {
     }
 }
 
+/// What a pack may keep, and as whose. The values belong to the table that grants them, so that they outlive the versions it is for, and
+/// no pack gets at them that is not granted that table: a name's where it grants them, a digest's else.
+fn kept(pack: &str, digest: Digest, named: Option<&PackPolicy>, of_digest: Option<&PackPolicy>) -> Option<kv::Grant> {
+    let said = |table: Option<&PackPolicy>| table.and_then(|table| table.kv);
+    let (by_name, by_digest) = (said(named), said(of_digest));
+    let owner = if by_name.is_some_and(|kib| kib > 0) { format!("name-{pack}") } else { format!("sha256-{digest}") };
+    by_digest.or(by_name).filter(|kib| *kib > 0).map(|max_kib| kv::Grant { max_kib, owner })
+}
+
 /// Whether a name's table is for this version.
 #[must_use]
 pub fn belongs(table: &PackPolicy, digest: Digest, embedded: bool) -> bool {
@@ -108,6 +118,7 @@ pub fn is_granted(grants: &Grants, power: Power) -> bool {
         Power::System => grants.system,
         Power::Camera => grants.camera.is_some(),
         Power::Files => grants.files.is_some(),
+        Power::Kv => grants.kv.is_some(),
     }
 }
 
@@ -267,6 +278,24 @@ mod tests {
         assert!(is_granted(&grants, Power::Files));
         assert!(!is_granted(&policy.grants("gpu", &MINE, true), Power::Files), "an empty list grants nothing");
         assert!(!is_granted(&policy.grants("system", &MINE, false), Power::Files));
+    }
+
+    #[test]
+    fn values_belong_to_the_table_that_grants_them() {
+        let (mine, other) = (hex::encode(MINE), hex::encode(OTHER));
+        let text = format!(
+            "[packs.thermal]\ndigest = \"{mine}\"\nkv = true\n[packs.system]\nkv = {{ max_kib = 8 }}\n[packs.gpu]\nkv = false\n\
+             [packs.\"sha256:{other}\"]\nkv = {{ max_kib = 5 }}"
+        );
+        let policy = policy(&text);
+        let kept = |pack: &str, digest: &[u8; 32], embedded| policy.grants(pack, digest, embedded).kv.map(|kv| (kv.owner, kv.max_kib));
+        assert_eq!(kept("thermal", &MINE, false), Some(("name-thermal".into(), 1024)));
+        assert_eq!(kept("system", &MINE, true), Some(("name-system".into(), 8)));
+        // A deployed pack of that name is another pack, and keeps what it has apart.
+        assert_eq!(kept("system", &OTHER, false), Some((format!("sha256-{other}"), 5)));
+        assert_eq!(kept("thermal", &OTHER, false), Some((format!("sha256-{other}"), 5)));
+        assert_eq!(kept("system", &OTHER, true), Some(("name-system".into(), 5)));
+        assert_eq!((kept("gpu", &MINE, true), kept("camera", &MINE, true)), (None, None));
     }
 
     #[test]

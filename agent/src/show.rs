@@ -79,6 +79,7 @@ impl PackGrants {
                 "system": grants.system,
                 "process": grants.process,
                 "camera": grants.camera,
+                "kv": grants.kv,
                 "files": grants.files.as_ref().map(|grant| &grant.folders),
             },
             "remark": self.remark,
@@ -97,6 +98,8 @@ fn lines(grants: &Grants) -> Vec<(&'static str, String)> {
     let mut lines = vec![("system", yes(grants.system)), ("gpu", yes(grants.gpu))];
     lines.extend(named("process", grants.process.as_ref().map(programs).unwrap_or_default()));
     lines.push(("camera", camera));
+    let kv = grants.kv.as_ref().map_or_else(|| "denied".to_owned(), |kv| format!("{} KiB", kv.max_kib));
+    lines.push(("kv", kv));
     lines.extend(named("files", grants.files.iter().flat_map(|grant| grant.folders.iter().map(folder)).collect()));
     lines
 }
@@ -252,7 +255,20 @@ pub fn change(home: &Home, pack: &str, power: Power, items: &Items, allow: bool)
         Some((digest, embedded)) => PackGrants::of(&policy, &whose.name, digest, embedded),
         None => absent(&policy, &whose.key),
     };
+    notes.extend(withheld(&now.grants));
     Ok(Change { changed, notes, now })
+}
+
+/// Folders that are granted in vain.
+fn withheld(grants: &Grants) -> Vec<String> {
+    let Some(grant) = &grants.files else { return Vec::new() };
+    let folders = grant.folders.iter().filter(|folder| grant.withholds(folder));
+    folders
+        .map(|folder| {
+            let path = folder.path.display();
+            format!("warning: `{path}` holds the agent's own folder, so the pack gets nothing of it; grant the folders beside it")
+        })
+        .collect()
 }
 
 /// Whom a grant is for: the table's key, and the digest to pin it to.
@@ -463,11 +479,29 @@ mod tests {
         let (_dir, home) = home();
         install(&home, "thermal", DEPLOYED);
         let text = "[packs.system]\nprocess = { allow = [\"df\", \"/usr/bin/uname\", { program = \"systemctl\", argv = [[\"status\", \"restart\"], \"nginx\"], concurrent = 2, output_mib = 16 }], env = [\"LANG\"], cwd = [\"/srv\"], max_secs = 3600 }\n\
-                    [packs.camera]\ncamera = { devices = [\"video0\"] }\n[packs.gpu]\nsystem = false\nfiles = [{ path = \"/srv/data\", read = true, list = true, at = \"/data\" }, { path = \"/srv/in\", create = true, max_mib = 5 }]\n[packs.thermal]\ncamera = true\n[packs.gone]\ncamera = true\n";
+                    [packs.camera]\ncamera = { devices = [\"video0\"] }\n[packs.gpu]\nsystem = false\nkv = true\nfiles = [{ path = \"/srv/data\", read = true, list = true, at = \"/data\" }, { path = \"/srv/in\", create = true, max_mib = 5 }]\n[packs.thermal]\ncamera = true\n[packs.gone]\ncamera = true\n";
         std::fs::write(home.join(FILE), text).expect("written");
         let shown = Effective::read(&home).expect("read");
         insta::assert_snapshot!(shown.text().replace(&home.path().display().to_string(), "HOME"));
         assert_eq!(shown.json()["packs"][2]["powers"]["process"]["max_secs"], 3600);
+    }
+
+    #[test]
+    fn a_folder_that_holds_the_agents_own_is_granted_in_vain_and_it_is_said() {
+        let (dir, home) = home();
+        home.agent().expect("made");
+        let above = dir.path().to_str().expect("text");
+        let change = allow(&home, "system", Power::Files, &[above]).expect("allowed");
+        assert!(change.notes.iter().any(|note| note.contains("holds the agent's own folder")), "{:?}", change.notes);
+        let beside = dir.path().join("beside");
+        std::fs::create_dir(&beside).expect("made");
+        change_back(&home, above);
+        let change = allow(&home, "system", Power::Files, &[beside.to_str().expect("text")]).expect("allowed");
+        assert_eq!(change.notes, Vec::<String>::new());
+    }
+
+    fn change_back(home: &Home, folder: &str) {
+        change(home, "system", Power::Files, &words(&[folder]), false).expect("denied");
     }
 
     #[test]

@@ -9,5 +9,6 @@ mod grants;
 mod hostile;
 mod packs;
 mod pairing;
+mod powers;
 mod restarts;
 mod run;

@@ -76,6 +76,7 @@ impl Pack {
             camera: self.camera,
             log: Arc::clone(&self.log),
             label,
+            kv: Arc::clone(&self.kv),
         });
         let mut store = self.store(state);
         let done = tokio::select! {

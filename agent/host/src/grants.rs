@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::power::{camera, files, process};
+use crate::power::{camera, files, kv, process};
 
 /// What a pack may ask for: an interface of `outhaul:host`, or a part of WASI that reaches the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,11 +22,14 @@ pub enum Power {
     Camera,
     /// Folders of the machine, through WASI's file system.
     Files,
+    /// Values that outlive a call.
+    Kv,
 }
 
 impl Power {
     /// All of them.
-    pub const ALL: [Power; 7] = [Power::Output, Power::Log, Power::Process, Power::Gpu, Power::System, Power::Camera, Power::Files];
+    pub const ALL: [Power; 8] =
+        [Power::Output, Power::Log, Power::Process, Power::Gpu, Power::System, Power::Camera, Power::Files, Power::Kv];
 
     /// Its name in WIT and in `agent.toml`.
     #[must_use]
@@ -39,6 +42,7 @@ impl Power {
             Power::System => "system",
             Power::Camera => "camera",
             Power::Files => "files",
+            Power::Kv => "kv",
         }
     }
 
@@ -51,7 +55,7 @@ impl Power {
     /// Whether a call that was not signed may use it: what only reads, and what is the call's own.
     #[must_use]
     pub fn is_shared(self) -> bool {
-        !matches!(self, Power::Process | Power::Camera | Power::Files)
+        !matches!(self, Power::Process | Power::Camera | Power::Files | Power::Kv)
     }
 
     /// What stands behind it on the command line that grants it.
@@ -90,6 +94,8 @@ pub struct Grants {
     pub camera: Option<camera::Grant>,
     /// folders it may use
     pub files: Option<files::Grant>,
+    /// values it may keep
+    pub kv: Option<kv::Grant>,
     /// the longest a call may run by policy; a call that reaches it ends `limit_time`, one that reaches its caller's own deadline `deadline`
     pub time: Option<Duration>,
 }

@@ -57,6 +57,7 @@ impl Typed {
             camera: pack.camera,
             log: Arc::clone(&pack.log),
             label: String::new(),
+            kv: Arc::clone(&pack.kv),
         }));
         let failed = |error: wasmtime::Error| Failure::new(Code::Trap, format!("{error:#}"));
         let instance = self.bound.instantiate_async(&mut store).await.map_err(failed)?;

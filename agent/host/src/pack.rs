@@ -21,7 +21,7 @@ use crate::exports::{self, Export, Exports};
 use crate::grants::Power;
 use crate::imports::{self, Imports};
 use crate::log::PackLog;
-use crate::power::camera;
+use crate::power::{camera, kv};
 use crate::sections::{self, Docs, Identity};
 use crate::state::State;
 use crate::{host_v0_1, limits, wasi};
@@ -40,6 +40,8 @@ pub struct HostConfig {
     pub calls: usize,
     /// whether there is a test pattern beside the cameras
     pub camera_test_pattern: bool,
+    /// where packs' values are kept; nowhere when absent
+    pub kv: Option<PathBuf>,
 }
 
 impl fmt::Debug for HostConfig {
@@ -61,6 +63,7 @@ pub struct Host {
     compilers: Semaphore,
     memory: usize,
     camera: camera::Config,
+    kv: Arc<kv::Store>,
 }
 
 impl fmt::Debug for Host {
@@ -82,6 +85,7 @@ pub struct Pack {
     pub(crate) instance: InstancePre<State>,
     pub(crate) memory: usize,
     pub(crate) camera: camera::Config,
+    pub(crate) kv: Arc<kv::Store>,
     pub(crate) log: Arc<PackLog>,
 }
 
@@ -103,6 +107,7 @@ impl Host {
             compilers: Semaphore::new(limits::COMPILERS),
             memory: config.memory_bytes,
             camera: camera::Config { test_pattern: config.camera_test_pattern },
+            kv: Arc::new(kv::Store::new(config.kv)),
         })
     }
 
@@ -166,6 +171,7 @@ impl Host {
             instance,
             memory: self.memory,
             camera: self.camera,
+            kv: Arc::clone(&self.kv),
         }))
     }
 }

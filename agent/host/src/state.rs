@@ -13,7 +13,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use crate::grants::{Grants, Power, not_granted, not_shared};
 use crate::limits;
 use crate::log::PackLog;
-use crate::power::{camera, files};
+use crate::power::{camera, files, kv};
 use crate::sink::Sink;
 use crate::stream::HostStream;
 use crate::wasi;
@@ -27,6 +27,7 @@ pub(crate) struct State {
     pub(crate) camera: camera::Config,
     pub(crate) log: Arc<PackLog>,
     pub(crate) label: String,
+    pub(crate) kv: Arc<kv::Store>,
     /// the first that WASI's errors had no room for
     pub(crate) refusal: Refusal,
     grants: Arc<Grants>,
@@ -49,6 +50,7 @@ pub(crate) struct Brought {
     pub(crate) camera: camera::Config,
     pub(crate) log: Arc<PackLog>,
     pub(crate) label: String,
+    pub(crate) kv: Arc<kv::Store>,
 }
 
 impl State {
@@ -63,6 +65,7 @@ impl State {
             camera: brought.camera,
             log: brought.log,
             label: brought.label,
+            kv: brought.kv,
             refusal: Refusal::default(),
             grants: brought.grants,
             shared_only: brought.shared_only,
@@ -90,6 +93,7 @@ impl State {
             Power::System => grants.system,
             Power::Camera => grants.camera.is_some(),
             Power::Files => grants.files.is_some(),
+            Power::Kv => grants.kv.is_some(),
         };
         if self.shared_only && !power.is_shared() {
             return Err(self.deny(not_shared(power)));

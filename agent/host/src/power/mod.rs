@@ -4,11 +4,12 @@
 //! A power that needs a grant takes the pack's name and its grant with each request, never from ambient state, so that a call keeps
 //! the grants it began with. A refusal is a sentence that ends with the command that would lift it.
 //!
-//! `gpu`, `system`, `camera` and `files` block: run them on a blocking thread. `process` is async.
+//! `gpu`, `system`, `camera`, `files` and `kv` block: run them on a blocking thread. `process` is async.
 
 pub mod camera;
 pub mod files;
 pub mod gpu;
+pub mod kv;
 pub mod process;
 pub mod system;
 

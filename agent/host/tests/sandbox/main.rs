@@ -2,6 +2,8 @@
 
 mod ceilings;
 mod crafted;
+mod files;
+mod kv;
 mod loading;
 mod powers;
 mod streams;

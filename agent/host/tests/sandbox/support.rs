@@ -30,6 +30,7 @@ pub(crate) fn config() -> HostConfig {
         memory_bytes: MEMORY,
         calls: 32,
         camera_test_pattern: true,
+        kv: None,
     }
 }
 
@@ -59,6 +60,7 @@ pub(crate) fn all() -> Grants {
         process: Some(process::Grant { allow, ..process::Grant::default() }),
         camera: Some(camera::Grant { all: true, devices: Vec::new() }),
         files: None,
+        kv: None,
         time: None,
     }
 }
