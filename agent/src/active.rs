@@ -5,30 +5,47 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outhaul_host::{Pack, Power};
-use outhaul_protocol::describe::{AnnounceContent, AnnouncedPack, PackDescription};
+use outhaul_protocol::describe::{AnnouncedPack, PackDescription, PackList};
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::keys::Digest;
 use outhaul_protocol::limits;
 use outhaul_protocol::objects::valid_name;
+use outhaul_protocol::publisher::Vouched;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes of an announce that facts and counters may need; the rest is for packs.
-const FACTS: usize = 700;
+use crate::quarantine::Conduct;
+use crate::trust::Origin;
 
 /// A pack that answers.
 #[derive(Debug)]
 pub struct Active {
     pack: Arc<Pack>,
-    embedded: bool,
+    vouched: Option<Vouched>,
+    origin: Origin,
     description: Vec<u8>,
     described: [u8; 32],
     interfaces: Vec<String>,
     places: Arc<Semaphore>,
+    conduct: Arc<Conduct>,
 }
 
 impl Active {
-    /// Describes a loaded pack; one that cannot answer calls by its names is refused.
-    pub fn of(pack: Arc<Pack>, embedded: bool) -> Result<Self, Failure> {
+    /// Describes a loaded pack that came with the agent; one that cannot answer calls by its names is refused.
+    pub fn embedded_pack(pack: Arc<Pack>) -> Result<Self, Failure> {
+        Active::describe(pack, None)
+    }
+
+    /// The same for one that a publisher vouches for.
+    pub fn of(pack: Arc<Pack>, vouched: Vouched) -> Result<Self, Failure> {
+        Active::describe(pack, Some(vouched))
+    }
+
+    /// The same for one that nobody vouches for, on its author's machine: its digest alone has grants.
+    pub fn on_trial(pack: Arc<Pack>) -> Result<Self, Failure> {
+        Ok(Active { origin: Origin::Nobody, ..Active::describe(pack, None)? })
+    }
+
+    fn describe(pack: Arc<Pack>, vouched: Option<Vouched>) -> Result<Self, Failure> {
         if !valid_name(pack.name()) {
             let name = pack.name().escape_debug().to_string();
             return Err(Failure::new(
@@ -51,7 +68,24 @@ impl Active {
         }
         let description = description.to_bytes()?;
         let described = PackDescription::digest_of(&description);
-        Ok(Active { pack, embedded, description, described, interfaces, places: Arc::new(Semaphore::new(limits::CALLS_PER_PACK)) })
+        let origin = vouched.as_ref().map_or(Origin::Embedded, Origin::vouched);
+        let places = Arc::new(Semaphore::new(limits::CALLS_PER_PACK));
+        Ok(Active { pack, vouched, origin, description, described, interfaces, places, conduct: Arc::default() })
+    }
+
+    /// The same pack after its publisher went on to another key.
+    #[must_use]
+    pub fn vouched_anew(&self, vouched: Vouched) -> Self {
+        Active {
+            pack: self.pack.clone(),
+            origin: Origin::vouched(&vouched),
+            vouched: Some(vouched),
+            description: self.description.clone(),
+            described: self.described,
+            interfaces: self.interfaces.clone(),
+            places: self.places.clone(),
+            conduct: self.conduct.clone(),
+        }
     }
 
     /// The pack itself.
@@ -72,10 +106,28 @@ impl Active {
         Digest(self.pack.digest())
     }
 
+    /// How it has behaved.
+    #[must_use]
+    pub fn conduct(&self) -> &Conduct {
+        &self.conduct
+    }
+
     /// Whether it came with the agent.
     #[must_use]
     pub fn embedded(&self) -> bool {
-        self.embedded
+        self.vouched.is_none()
+    }
+
+    /// Who vouches for it, unless it came with the agent.
+    #[must_use]
+    pub fn vouched(&self) -> Option<&Vouched> {
+        self.vouched.as_ref()
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// Powers it asks for.
@@ -114,10 +166,13 @@ impl Active {
         &self.described
     }
 
-    /// What an announce says about it.
+    /// What the list of packs says about it, with what it asks for and is not granted, and what of that waits for the owner.
     #[must_use]
-    pub fn announced(&self) -> AnnouncedPack {
+    pub fn announced(&self, granted: impl Fn(Power) -> bool, waiting: &[Power]) -> AnnouncedPack {
+        let denied = self.powers().iter().filter(|power| !granted(**power));
         AnnouncedPack {
+            denied: denied.map(|power| power.name().to_owned()).collect(),
+            waiting: waiting.iter().map(|power| power.name().to_owned()).collect(),
             name: self.name().to_owned(),
             version: self.pack.version().to_owned(),
             digest: self.pack.digest(),
@@ -128,7 +183,7 @@ impl Active {
 }
 
 /// What answers, as one picture.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Table {
     pub(crate) by_name: BTreeMap<String, Arc<Active>>,
     pub(crate) by_interface: HashMap<String, Arc<Active>>,
@@ -146,6 +201,17 @@ impl Table {
         table
     }
 
+    /// The same with a pack in the place of its name.
+    pub(crate) fn with(&self, active: Arc<Active>) -> Self {
+        let others = self.by_name.values().filter(|other| other.name() != active.name()).cloned().collect::<Vec<_>>();
+        Table::of(others.into_iter().chain([active]))
+    }
+
+    /// The same without a name.
+    pub(crate) fn without(&self, name: &str) -> Self {
+        Table::of(self.by_name.values().filter(|other| other.name() != name).cloned().collect::<Vec<_>>())
+    }
+
     /// Whether a pack may stand beside (or in the place of) what is here.
     pub(crate) fn admits(&self, new: &Active) -> Result<(), Failure> {
         for interface in &new.interfaces {
@@ -156,15 +222,12 @@ impl Table {
                 );
             }
         }
-        let others = self.by_name.values().filter(|other| other.name() != new.name()).map(|other| other.announced());
-        let packs = others.chain([new.announced()]).collect();
-        let bytes = AnnounceContent { packs, ..AnnounceContent::default() }.to_bytes().len();
-        if bytes > limits::ANNOUNCE - FACTS {
-            return Err(Failure::new(
-                Code::TooLarge,
-                format!("with pack `{}` this node would have more packs than an announce can carry", new.name()),
-            )
-            .hint("remove one that is not needed"));
+        let others = self.by_name.values().map(AsRef::as_ref).filter(|other| other.name() != new.name());
+        // As long as it gets when policy grants nothing.
+        let list = PackList(others.chain([new]).map(|active| active.announced(|_| false, active.powers())).collect());
+        if list.to_bytes().len() > limits::PACK_LIST {
+            let text = format!("with pack `{}` this node would have more packs than a list of them can hold", new.name());
+            return Err(Failure::new(Code::TooLarge, text).hint("remove one that is not needed"));
         }
         Ok(())
     }

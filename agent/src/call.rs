@@ -3,7 +3,7 @@
 //! States are types. [`Said`] is what somebody inside a channel said; [`Verified`](outhaul_protocol::signed::Verified)
 //! calls come out of a signature only; [`Admitted`] comes out of [`admit`] only, and nothing else can be run.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use outhaul_host::{CallIo, CallRequest, Output};
@@ -117,6 +117,7 @@ pub fn register(open: &OpenChannel, said: &Said) -> Arc<Running> {
         inlet: Inlet::new(said.input),
         cancel: CancellationToken::new(),
         reason: Mutex::new(None),
+        pack: OnceLock::new(),
     })
 }
 
@@ -181,6 +182,9 @@ fn admit(link: &Link, open: &OpenChannel, running: &Arc<Running>, said: &mut Sai
     let policy = node.policy_limits();
     let wanted = said.deadline_ms.map(Duration::from_millis);
     let deadline = Some(wanted.map_or(policy.deadline, |wanted| wanted.min(policy.deadline)));
+    if let Target::Pack(active) = &target {
+        let _ = running.pack.set(active.digest());
+    }
     node.calls.take(running.clone(), policy.calls)?;
     Ok(Admitted { params, target, deadline })
 }
@@ -189,7 +193,7 @@ fn find(link: &Link, said: &Said) -> Result<(Target, Value), Failure> {
     let params = Value::from_cbor(&said.params).map_err(|error| Failure::new(Code::BadParams, format!("parameters: {error}")))?;
     let unknown = || {
         Failure::new(Code::UnknownCommand, format!("this node has no command `{}`", escaped(&said.command)))
-            .hint("list them with: relay nodes describe NODE")
+            .hint("`relay nodes describe` lists its commands")
     };
     let (interface, _) = said.command.split_once('.').ok_or_else(unknown)?;
     if interface == "node" || interface == "pack" {
@@ -205,6 +209,7 @@ fn find(link: &Link, said: &Said) -> Result<(Target, Value), Failure> {
         return Err(Failure::new(Code::PackChanged, format!("another version of pack `{}` is active now", active.name()))
             .hint("run the command again; it is typed anew"));
     }
+    active.conduct().check(active.name())?;
     Ok((Target::Pack(active), params))
 }
 
@@ -247,7 +252,7 @@ async fn run_pack(
     let request = CallRequest {
         command: said.command.clone(),
         params,
-        grants: node.policy.grants_for(active.name(), &active.digest().0, active.embedded()),
+        grants: node.policy.grants_for(active.name(), &active.digest().0, active.origin()),
         io: CallIo { output, input: inputs },
         deadline,
         cancel: running.cancel.clone(),
@@ -258,7 +263,7 @@ async fn run_pack(
     let accepted = async {
         // A call that ends at once needs no word that it began; one that takes its time does.
         tokio::time::sleep(ACCEPT_AFTER).await;
-        let _ = open.pipe.send(&Inner::Accepted { call: said.id });
+        let _ = open.pipe.send_bulk(&[&Inner::Accepted { call: said.id }.encode()]).await;
         std::future::pending::<()>().await;
     };
     let feeding = async {
@@ -273,12 +278,16 @@ async fn run_pack(
         let (result, ()) = tokio::join!(active.pack().call(request), pump(running, outputs));
         result
     };
-    tokio::select! {
+    let result = tokio::select! {
         result = work => result.map_err(|failure| if failure.code == Code::Cancelled { stopped(running) } else { failure }),
         () = accepted => unreachable!("never ends"),
         () = feeding => unreachable!("never ends"),
         () = sending => unreachable!("never ends"),
+    };
+    if active.conduct().note(result.as_ref().err()) {
+        tracing::error!(pack = active.name(), digest = %active.digest().short(), "a pack that traps call after call is out of service");
     }
+    result
 }
 
 /// How long a call may go on before its caller is told that it began.
@@ -305,7 +314,8 @@ async fn pump(running: &Running, mut outputs: mpsc::Receiver<Output>) {
     }
 }
 
-fn lane_of(lane: outhaul_host::Lane) -> Lane {
+/// A host's lane as callers know it.
+pub(crate) fn lane_of(lane: outhaul_host::Lane) -> Lane {
     match lane {
         outhaul_host::Lane::Result => Lane::Result,
         outhaul_host::Lane::Stdout => Lane::Stdout,

@@ -2,14 +2,14 @@
 //! taken once.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use outhaul_link::pipe::Pipe;
 use outhaul_protocol::credit::ReceiveWindow;
 use outhaul_protocol::error::{Code, Failure};
-use outhaul_protocol::inner::CallId;
+use outhaul_protocol::inner::{CallId, call_cost};
 use outhaul_protocol::keys::{Digest, KeyId};
 use outhaul_protocol::limits;
 use tokio::sync::Notify;
@@ -46,6 +46,8 @@ pub struct Running {
     pub cancel: CancellationToken,
     /// why it was cancelled, if not by its caller
     pub reason: Mutex<Option<Failure>>,
+    /// the version that answers it, once it is admitted
+    pub pack: OnceLock<Digest>,
 }
 
 impl Running {
@@ -90,7 +92,7 @@ impl Inlet {
         if seq != state.next {
             return Err("input out of order");
         }
-        state.window.receive(cost).map_err(|_| "input beyond its window")?;
+        state.window.receive(call_cost(&bytes)).map_err(|_| "input beyond its window")?;
         state.next += 1;
         state.queue.push_back((bytes, cost, pipe));
         drop(state);
@@ -120,13 +122,20 @@ impl Inlet {
                 continue;
             };
             // A pack that takes no input any more: what comes is counted and dropped, so that the caller is not stuck.
+            let call_cost = call_cost(&bytes);
             let _ = into.send(bytes).await;
+            let channel_due = pipe.consumed(cost);
             let (due, taken) = {
                 let mut state = self.state();
                 state.taken += 1;
-                (state.window.consume(cost).is_some(), state.taken)
+                let due = state.window.consume(call_cost).is_some();
+                if channel_due {
+                    // Its credit tells the call's too, and what the peer was told is what it may send on.
+                    state.window.tell();
+                }
+                (due, state.taken)
             };
-            if pipe.consumed(cost).is_some() || due {
+            if channel_due || due {
                 let _ = pipe.credit(call, taken);
             }
         }

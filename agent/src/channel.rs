@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use outhaul_link::Windows;
 use outhaul_link::pipe::{Pipe, Received};
 use outhaul_protocol::cbor::Blob;
 use outhaul_protocol::chain::{Authority, verify_chain};
@@ -98,9 +99,9 @@ impl OpenChannel {
     pub fn lost(&self, reason: &str) {
         self.pipe.end(reason);
         for running in self.state().calls.drain().map(|(_, running)| running) {
+            // Its input stays open: what stopped in the middle must not look like its end. A caller who comes back goes
+            // on with it; one who does not has the call stopped when its time to come back is over.
             running.outlet.detach(&self.pipe);
-            // Input that stopped in the middle must not look like its end: the call is told, and may finish what it does.
-            running.inlet.end();
         }
     }
 
@@ -128,6 +129,7 @@ pub(crate) fn frame(link: &Arc<Link>, frame: ChannelFrame<'_>) {
             if let Some(open) = link.remove_channel(&channel) {
                 open.lost("closed by the relay or the operator");
             }
+            link.budget.leave(&channel);
         }
     }
 }
@@ -146,9 +148,6 @@ pub(crate) fn close_revoked(link: &Link, open: &OpenChannel, why: &Failure) {
 }
 
 fn opening(link: &Arc<Link>, channel: ChannelId, node: KeyId, noise: &[u8]) {
-    if node != link.node.id {
-        return link.close_frame(&channel, Code::WrongNode);
-    }
     match link.reserve(channel) {
         Some(true) => {}
         Some(false) => return link.close_frame(&channel, Code::Busy),
@@ -157,7 +156,7 @@ fn opening(link: &Arc<Link>, channel: ChannelId, node: KeyId, noise: &[u8]) {
     let (link, noise) = (link.clone(), noise.to_vec());
     // A quarter of a millisecond of curve arithmetic: off the reader's path.
     tokio::spawn(async move {
-        if let Err(failure) = judge(&link, channel, &noise) {
+        if let Err(failure) = judge(&link, channel, node, &noise) {
             tracing::info!(channel = %hex::encode(&channel[..6]), code = %failure.code, reason = %failure.message, "opening refused");
             link.remove_slot(&channel);
             link.close_frame(&channel, failure.code);
@@ -165,8 +164,11 @@ fn opening(link: &Arc<Link>, channel: ChannelId, node: KeyId, noise: &[u8]) {
     });
 }
 
-fn judge(link: &Arc<Link>, channel: ChannelId, noise: &[u8]) -> Result<(), Failure> {
+fn judge(link: &Arc<Link>, channel: ChannelId, meant: KeyId, noise: &[u8]) -> Result<(), Failure> {
     let node = &link.node;
+    if meant != node.id {
+        return Err(Failure::new(Code::WrongNode, format!("the relay brought an opening for node {}", meant.short())));
+    }
     let fleet = node.fleet_id();
     let (prekey, responder, opened) = open_noise(link, fleet, channel, noise)?;
     let payload = OpenPayload::decode(&opened.payload).map_err(|error| Failure::new(Code::BadSignature, format!("opening: {error}")))?;
@@ -198,14 +200,20 @@ fn judge(link: &Arc<Link>, channel: ChannelId, noise: &[u8]) -> Result<(), Failu
         Err(Seen::Replayed) => return Err(Failure::new(Code::Replayed, "the opening was seen before")),
         Err(Seen::Expired) => return Err(Failure::new(Code::Expired, "the prekey is past its time")),
     }
-    let answer = answer(link).encode();
-    let (session, second) = responder.answer(&answer).map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
-    let pipe = Pipe::new(session, link.outbox.clone());
+    let busy = || Failure::new(Code::Busy, "this node or this operator has too many channels");
+    let window = link.budget.join(channel).ok_or_else(busy)?;
+    // Until the answer is on its way, nothing can come for what was granted.
+    let unanswered = Unanswered { link, channel: Some(channel) };
+    let (session, second) =
+        responder.answer(&answer(link, window).encode()).map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+    let windows = Windows { theirs: payload.window, ours: window };
+    let pipe = Pipe::new(session, link.outbox.clone(), link.budget.clone(), windows);
     let opening = opening.digest();
     let open = Arc::new(OpenChannel { pipe, operator, authority, opening, opened: Instant::now(), state: Mutex::default() });
     if !link.admit_channel(channel, open.clone()) {
-        return Err(Failure::new(Code::Busy, "this operator has too many channels here"));
+        return Err(busy());
     }
+    unanswered.answered();
     tracing::debug!(operator = %open.operator_id().short(), "channel opened");
     let frame = ChannelFrame::Data { channel, noise: &second }.encode();
     link.outbox.push(frame, None).map_err(|why| Failure::new(Code::LinkLost, why.to_string()))?;
@@ -226,7 +234,27 @@ fn open_noise(link: &Link, fleet: KeyId, channel: ChannelId, noise: &[u8]) -> Re
     Err(Failure::new(Code::Expired, "the first message opens under no prekey of this node"))
 }
 
-fn answer(link: &Link) -> OpenedPayload {
+/// Leaves the budget again, unless the answer goes out.
+struct Unanswered<'a> {
+    link: &'a Link,
+    channel: Option<ChannelId>,
+}
+
+impl Unanswered<'_> {
+    fn answered(mut self) {
+        self.channel = None;
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(channel) = &self.channel {
+            self.link.budget.leave(channel);
+        }
+    }
+}
+
+fn answer(link: &Link, window: u64) -> OpenedPayload {
     let node = &link.node;
     let reading = node.reading();
     let membership = node.membership();
@@ -237,6 +265,7 @@ fn answer(link: &Link) -> OpenedPayload {
         certificate: membership.certificate_serial(),
         announce: link.announced(),
         serials: membership.serials(),
+        window,
     }
 }
 
@@ -253,9 +282,17 @@ fn catch_up(link: &Link, open: &OpenChannel, payload: &OpenPayload) {
     {
         notices.push(("revocations", list, chain));
     }
-    for (kind, signed, chain) in notices {
-        let _ = open.pipe.send(&Inner::Notice { kind: kind.into(), signed: Blob(signed), chain });
+    drop(membership);
+    if notices.is_empty() {
+        return;
     }
+    let pipe = open.pipe.clone();
+    tokio::spawn(async move {
+        for (kind, signed, chain) in notices {
+            let notice = Inner::Notice { kind: kind.into(), signed: Blob(signed), chain };
+            let _ = pipe.send_bulk(&[&notice.encode()]).await;
+        }
+    });
 }
 
 fn data(link: &Arc<Link>, open: &Arc<OpenChannel>, noise: &[u8]) -> Result<(), String> {
@@ -276,7 +313,7 @@ fn data(link: &Arc<Link>, open: &Arc<OpenChannel>, noise: &[u8]) -> Result<(), S
 }
 
 fn give_back(open: &OpenChannel, call: CallId, cost: u64) -> Result<(), String> {
-    if open.pipe.consumed(cost).is_some() {
+    if open.pipe.consumed(cost) {
         open.pipe.credit(call, 0).map_err(|ended| ended.0)?;
     }
     Ok(())
@@ -289,8 +326,7 @@ fn steer(link: &Arc<Link>, open: &Arc<OpenChannel>, message: Inner, cost: u64) -
             let said = Said::quick(call);
             begin(link, open, said, cost)
         }
-        Inner::Credit { call, consumed, channel_total } => {
-            open.pipe.acknowledged(channel_total).map_err(|ended| ended.0)?;
+        Inner::Credit { call, consumed, .. } => {
             // Zero says nothing about the call: it is the channel's credit.
             if consumed > 0
                 && let Some(running) = link.node.calls.find(&CallKey { operator: open.operator_id(), id: call })
@@ -314,9 +350,10 @@ fn steer(link: &Arc<Link>, open: &Arc<OpenChannel>, message: Inner, cost: u64) -
         Inner::Attach { call, from } => attach(link, open, call, from),
         Inner::Notice { kind, signed, chain } => {
             link.accept_notice(&kind, &signed.0, chain);
-            Ok(())
+            give_back(open, [0; 16], cost)
         }
         Inner::Accepted { .. } | Inner::End { .. } | Inner::Unknown { .. } => Err("a message that only nodes send".into()),
+        Inner::Want { .. } | Inner::Recall { .. } | Inner::GiveBack { .. } => Ok(()),
     }
 }
 
@@ -357,13 +394,13 @@ fn attach(link: &Arc<Link>, open: &Arc<OpenChannel>, call: CallId, from: u64) ->
     };
     running.outlet.attach(open.pipe.clone(), from).map_err(|_| "attached where nothing is kept any more".to_owned())?;
     open.state().calls.insert(call, running.clone());
-    let _ = open.pipe.send(&Inner::Accepted { call });
-    if running.outlet.ended() {
-        let open = open.clone();
-        tokio::spawn(async move {
+    let open = open.clone();
+    tokio::spawn(async move {
+        let _ = open.pipe.send_bulk(&[&Inner::Accepted { call }.encode()]).await;
+        if running.outlet.ended() {
             running.outlet.send().await;
             open.forget(&call);
-        });
-    }
+        }
+    });
     Ok(())
 }

@@ -1,12 +1,14 @@
 //! The agent's command line: what can be typed, and what comes of it. stdout is data, stderr is talk; a failure is
-//! `error: …` and `hint: …` on stderr, with `--json` an object on stdout too, and its code is the exit status.
+//! `error: …` and `hint: …` on stderr, with `--json` an object on stdout instead, and its code is the exit status.
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::FalseyValueParser;
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use outhaul_home::{Home, Lock};
 use outhaul_host::Power;
 use outhaul_host::power::kv;
@@ -15,25 +17,26 @@ use outhaul_protocol::text::{escape_control, escape_control_lines};
 use serde_json::{Value as Json, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::FILE;
-use crate::edit::Items;
+use crate::config::{AgentConfig, FILE};
+use crate::edit::{Items, Web};
 use crate::explain;
 use crate::pair::{self, News, Wish};
 use crate::pins::Membership;
-use crate::show;
+use crate::vault::{self, Vault};
+use crate::{show, trial, trust};
 
 /// Outhaul's agent: dials out to a relay, hosts capability packs, listens on nothing.
 #[derive(Debug, Parser)]
 #[command(name = "agent", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
     /// Where keys, pins, packs and configuration are. Default: $XDG_DATA_HOME/outhaul, else ~/.local/share/outhaul.
-    #[arg(long, global = true, env = "OUTHAUL_HOME", value_name = "DIR")]
+    #[arg(long, global = true, env = "OUTHAUL_HOME", value_name = "DIR", help_heading = "Everywhere")]
     pub home: Option<PathBuf>,
     /// Prints JSON on stdout, failures included.
-    #[arg(long, global = true, env = "OUTHAUL_JSON", value_parser = FalseyValueParser::new())]
+    #[arg(long, global = true, env = "OUTHAUL_JSON", value_parser = FalseyValueParser::new(), help_heading = "Everywhere")]
     pub json: bool,
     /// Logs as JSON lines; how much is RUST_LOG's to say.
-    #[arg(long, global = true, env = "OUTHAUL_LOG_JSON", value_parser = FalseyValueParser::new())]
+    #[arg(long, global = true, env = "OUTHAUL_LOG_JSON", value_parser = FalseyValueParser::new(), help_heading = "Everywhere")]
     pub log_json: bool,
     #[command(subcommand)]
     command: Command,
@@ -44,6 +47,8 @@ const EXAMPLES: &str = "Examples:
   agent run
   agent allow system process uname df
   agent allow system process 'systemctl status|restart nginx'
+  agent secret set api_token
+  agent allow shots http api.example.org --header 'authorization=Bearer {secret:api_token}'
   agent policy show
   agent policy explain system process systemctl stop nginx";
 
@@ -60,8 +65,9 @@ enum Command {
     /// Grants a pack a power, in agent.toml; a running agent sees it at the next call.
     ///
     /// POWER is process (ITEMs: programs), files (ITEMs: folders), kv (values the pack keeps), camera (ITEMs: devices; all
-    /// without), gpu or system. Comments and order of the file stay. A grant to an embedded pack belongs to its name; to a deployed pack, to the
-    /// version that is active now.
+    /// without), http (ITEMs: hosts), secrets (ITEMs: names), gpu or system. Comments and order of the file stay. A grant to
+    /// an embedded pack belongs to its name; to a deployed one, to its name and publisher, in every version. A version that
+    /// asks for more powers than those you decided on waits for you: `agent policy show`.
     ///
     /// A folder has its rights behind it: /srv/data:rl lets a pack read files and list what there is (the default), w
     /// change, add and remove, c only add.
@@ -80,9 +86,38 @@ enum Command {
         #[command(subcommand)]
         command: Option<Policy>,
     },
+    /// Shows or changes whose packs may be installed here.
+    ///
+    /// Packs come signed. The fleet's publishers are known from the pairing; the owner of this machine can trust more,
+    /// or refuse some of those. Trust lets a pack in; what it may do is for `agent allow` to say.
+    Trust {
+        #[command(subcommand)]
+        command: Option<Trust>,
+    },
+    /// Keeps passwords and tokens for packs' web requests.
+    Secret {
+        #[command(subcommand)]
+        command: Secret,
+    },
+    /// Tries packs on this machine, without a relay.
+    Pack {
+        #[command(subcommand)]
+        command: trial::Pack,
+    },
     /// Compiles the component on stdin; the agent runs this for itself.
     #[command(name = crate::packs::COMPILE, hide = true)]
     Compile,
+}
+
+impl Command {
+    /// What is logged unless RUST_LOG says otherwise. Who tries a pack wants to see what it logs.
+    fn level(&self) -> &'static str {
+        match self {
+            Command::Run => "info",
+            Command::Pack { .. } => "warn,pack=debug",
+            _ => "warn",
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -102,6 +137,45 @@ enum Policy {
         /// What of the power: a program and its arguments, paths, cameras.
         #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
         items: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Trust {
+    /// Lists the publishers whose packs are taken or refused.
+    List,
+    /// Takes packs that this publisher signs, in agent.toml; a running agent sees it at once.
+    Publisher {
+        /// Its public key of 64 digits: `relay publisher show` on its machine prints it.
+        key: String,
+        /// What it is called here. Default: the first digits of its fingerprint.
+        #[arg(long, env = "OUTHAUL_PUBLISHER_NAME", value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Takes packs of this publisher no more, whoever else trusts it; those that answer stop within a second.
+    Remove {
+        /// Its public key, or its name in agent.toml.
+        publisher: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Secret {
+    /// Sets a secret: the value is typed without being shown, or comes on stdin; a last line break is left out.
+    ///
+    /// It counts at the next request. Give it to a pack's requests with: agent allow PACK http HOST --header
+    /// 'authorization=Bearer {secret:NAME}'; the pack never sees it then. To a pack that needs the value itself: agent allow
+    /// PACK secrets NAME.
+    Set {
+        /// Lower-case letters, digits, `_` and `-`.
+        name: String,
+    },
+    /// Lists names, and what they are for; never values.
+    List,
+    /// Removes a secret; requests that need it are denied from then on.
+    Remove {
+        /// Which.
+        name: String,
     },
 }
 
@@ -131,9 +205,11 @@ struct Pair {
 struct Grant {
     /// A pack's name, or sha256:DIGEST for one version of it.
     pack: String,
-    /// process, files, kv, camera, gpu or system.
+    /// process, files, kv, camera, http, secrets, gpu or system.
     power: String,
-    /// Programs (a name or an absolute path, with a shape of its arguments or without), folders, or cameras (such as video0).
+    /// Programs (a name or an absolute path, with a shape of its arguments or without), folders, cameras (such as video0),
+    /// secrets' names, or hosts: api.example.org, *.example.net:8443, http://10.0.0.5:8080; without http:// a host is
+    /// spoken to over TLS only.
     items: Vec<String>,
     /// Lets callers set this environment variable for programs.
     #[arg(long = "env", env = "OUTHAUL_GRANT_ENV", value_name = "NAME", value_delimiter = ',')]
@@ -144,6 +220,17 @@ struct Grant {
     /// The longest a program may run.
     #[arg(long, env = "OUTHAUL_GRANT_MAX_SECS", value_name = "SECONDS")]
     max_secs: Option<u64>,
+    /// Grants http this method too; GET and HEAD are granted with the first host.
+    #[arg(long = "method", env = "OUTHAUL_GRANT_METHOD", value_name = "METHOD", value_delimiter = ',')]
+    methods: Vec<String>,
+    /// Lets http reach this address or network although it is not public: 10.0.0.5, 192.168.7.0/24. Addresses of a cloud's
+    /// metadata service are named one by one.
+    #[arg(long, env = "OUTHAUL_GRANT_PRIVATE", value_name = "ADDRESS", value_delimiter = ',')]
+    private: Vec<String>,
+    /// Adds this header to http's requests to the hosts named here, over whatever the pack sets; {secret:NAME} in it stands
+    /// for a secret.
+    #[arg(long = "header", env = "OUTHAUL_GRANT_HEADER", value_name = "NAME=VALUE")]
+    headers: Vec<String>,
     /// How many of each named program may run at once.
     #[arg(long, env = "OUTHAUL_GRANT_CONCURRENT", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     concurrent: Option<u32>,
@@ -170,6 +257,7 @@ impl Grant {
     }
 
     fn items(&self) -> Items {
+        let web = Web { methods: self.methods.clone(), private: self.private.clone(), headers: self.headers.clone() };
         Items {
             items: self.items.clone(),
             env: self.variables.clone(),
@@ -180,6 +268,7 @@ impl Grant {
             at: self.at.clone(),
             max_mib: self.max_mib,
             max_kib: self.max_kib,
+            web,
         }
     }
 }
@@ -187,27 +276,54 @@ impl Grant {
 /// Runs what was typed. Everything a process has to do before its first thread is done here.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&words) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error, &words),
+    };
     // Before anything else: the child sets limits on itself and must not carry a runtime or a log.
     if matches!(cli.command, Command::Compile) {
         return outhaul_host::compile_child();
     }
-    log(cli.log_json, matches!(cli.command, Command::Run));
+    outhaul_home::log::start(cli.command.level(), cli.log_json);
+    if let Command::Pack { command } = &cli.command {
+        return ExitCode::from(trial::main(command, cli.home.clone(), cli.json));
+    }
     match act(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => fail(&failure, cli.json),
     }
 }
 
-/// Prints a failure; its code is the exit status.
+/// A line that makes no sense, or that asks for help.
+fn usage(error: &clap::Error, words: &[OsString]) -> ExitCode {
+    // The same words for "no" as the flag's own parser has.
+    let no = |value: &str| matches!(value.to_lowercase().as_str(), "" | "n" | "no" | "f" | "false" | "off" | "0");
+    let json = words.iter().any(|word| word == "--json") || std::env::var("OUTHAUL_JSON").is_ok_and(|value| !no(&value));
+    let nothing = matches!(error.kind(), ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
+    if error.use_stderr() && json {
+        let text = error.to_string();
+        // What is missing stands below the first line.
+        let line = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
+        let message = if nothing { "which command? none is named" } else { line.trim_start_matches("error: ") };
+        return fail(&Failure::new(Code::BadUsage, message).hint("`--help` shows the grammar"), true);
+    }
+    if nothing {
+        eprint!("{}", Cli::command().render_help());
+    } else {
+        // A reader that is gone wants no help.
+        let _ = error.print();
+    }
+    if error.use_stderr() { ExitCode::from(Code::BadUsage.exit()) } else { ExitCode::SUCCESS }
+}
+
+/// Tells a failure, as JSON to programs; its code is the exit status.
 fn fail(failure: &Failure, json: bool) -> ExitCode {
     if json {
-        print(
-            &json!({ "ok": false, "error": { "code": failure.code, "message": failure.message, "hint": failure.hint, "detail": null } })
-                .to_string(),
-        );
+        print(&json!({ "ok": false, "error": failure.to_json(None) }).to_string());
+    } else {
+        eprint!("{}", told(failure));
     }
-    eprint!("{}", told(failure));
     ExitCode::from(failure.code.exit())
 }
 
@@ -221,15 +337,6 @@ fn told(failure: &Failure) -> String {
 fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush());
-}
-
-fn log(json: bool, running: bool) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(if running { "info" } else { "warn" }));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // Colour only where a person looks.
-    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-    if json { subscriber.json().init() } else { subscriber.with_ansi(colour).init() }
 }
 
 fn act(cli: &Cli) -> Result<(), Failure> {
@@ -254,7 +361,9 @@ fn act(cli: &Cli) -> Result<(), Failure> {
             print(&if cli.json { shown.json().to_string() } else { shown.text() });
             Ok(())
         }
-        Command::Compile => Err(Failure::new(Code::Internal, "handled before")),
+        Command::Trust { command } => trust(&home, cli.json, command.as_ref()),
+        Command::Secret { command } => secret(&home, command, cli.json),
+        Command::Pack { .. } | Command::Compile => Err(Failure::new(Code::Internal, "handled before")),
     }
 }
 
@@ -337,11 +446,17 @@ async fn pair(home: &Home, typed: &Pair, json: bool) -> Result<(), Failure> {
     };
     let (node, fleet, relay) = (paired.node.to_string(), paired.fleet.to_string(), paired.relay.to_string());
     if json {
-        print(&json!({ "node": node, "name": paired.name, "fleet": fleet, "relay": relay, "again": paired.again }).to_string());
+        print(
+            &json!({ "node": node, "name": paired.name, "fleet": fleet, "relay": relay, "again": paired.again, "heard": paired.heard })
+                .to_string(),
+        );
     } else {
         let again = if paired.again { "paired again" } else { "paired" };
         print(&format!("{again}: {} ({})\nfleet:  {fleet}\nrelay:  {relay}", paired.name, paired.node.short()));
         eprintln!("next: agent run");
+    }
+    if !paired.heard {
+        eprintln!("the operator may not have heard of it: `relay nodes` shows this machine once `agent run` connects");
     }
     Ok(())
 }
@@ -365,6 +480,40 @@ fn tell(news: &News<'_>, json: bool) {
             eprintln!("waiting; Ctrl-C gives up");
         }
     }
+}
+
+fn secret(home: &Home, command: &Secret, json: bool) -> Result<(), Failure> {
+    let vault = Vault::new(home);
+    let (name, done) = match command {
+        Secret::List => return secrets(home, &vault, json),
+        Secret::Set { name } => {
+            vault.check(name)?;
+            let before = vault.set(name, &vault::read_value(name)?)?;
+            (name, if before { "replaced" } else { "set" })
+        }
+        Secret::Remove { name } => (name, if vault.remove(name)? { "removed" } else { "not there" }),
+    };
+    print(&if json { json!({ "ok": true, "secret": name, "done": done }).to_string() } else { format!("{name}: {done}") });
+    Ok(())
+}
+
+fn secrets(home: &Home, vault: &Vault, json: bool) -> Result<(), Failure> {
+    let (names, uses) = (vault.names()?, vault::uses(&AgentConfig::load(home)?));
+    let used = |name: &String| uses.get(name).cloned().unwrap_or_default();
+    if json {
+        let missing: Vec<&String> = uses.keys().filter(|name| !names.contains(name)).collect();
+        let list: Vec<Json> = names.iter().map(|name| json!({ "name": name, "used_by": used(name) })).collect();
+        print(&json!({ "secrets": list, "missing": missing }).to_string());
+        return Ok(());
+    }
+    for name in &names {
+        let used = used(name);
+        print(&format!("{name}  {}", if used.is_empty() { "not used".to_owned() } else { used.join(", ") }));
+    }
+    for (name, used) in uses.iter().filter(|(name, _)| !names.contains(name)) {
+        eprintln!("{name} is not set, but used by {}; agent secret set {name}", used.join(", "));
+    }
+    Ok(())
 }
 
 fn change(home: &Home, json: bool, grant: &Grant, allow: bool) -> Result<(), Failure> {
@@ -391,10 +540,24 @@ fn change(home: &Home, json: bool, grant: &Grant, allow: bool) -> Result<(), Fai
     Ok(())
 }
 
+fn trust(home: &Home, json: bool, command: Option<&Trust>) -> Result<(), Failure> {
+    let said = match command {
+        None | Some(Trust::List) => None,
+        Some(Trust::Publisher { key, name }) => Some(trust::trust(home, key, name.as_deref())?),
+        Some(Trust::Remove { publisher }) => Some(trust::remove(home, publisher)?),
+    };
+    let now = trust::Trusted::read(home)?;
+    match said {
+        None => print(&if json { now.json().to_string() } else { now.text() }),
+        Some(said) if json => print(&json!({ "ok": true, "said": said, "publishers": now.json() }).to_string()),
+        Some(said) => print(&said),
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     fn parse(words: &str) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(std::iter::once("agent").chain(words.split_whitespace()))
@@ -417,8 +580,19 @@ mod tests {
             "allow system process uname --env LANG,TZ --cwd /srv --max-secs 60",
             "allow camera camera",
             "deny camera camera video0",
+            "allow shots http api.example.org *.example.net:8443 --method POST,PUT --private 10.0.0.5 --header a=b",
+            "allow shots secrets api_token",
+            "secret set api_token",
+            "secret list",
+            "secret remove api_token --json",
             "policy",
             "policy show",
+            "trust",
+            "trust list",
+            "trust publisher 00 --name acme",
+            "trust remove acme",
+            "pack run thermal.wasm thermal.read zone=cpu --grant process=df,uname --grant camera --json",
+            "pack test thermal",
             "policy explain system",
             "policy explain system system.run uname -a",
             "policy explain system process uname -a --all",
@@ -435,6 +609,8 @@ mod tests {
             "allow system",
             "polic",
             "run now",
+            "secret set",
+            "secret set token hunter2",
             "policy explain",
             "allow a process b --concurrent 0",
             "allow a kv --max-kib 65537",
@@ -463,7 +639,7 @@ mod tests {
         let mut command = Cli::command().term_width(100).mut_args(blank).mut_subcommands(|part| part.mut_args(blank));
         command.build();
         let mut all = vec![command.render_long_help().to_string()];
-        for name in ["pair", "allow"] {
+        for name in ["pair", "allow", "trust", "secret"] {
             let part = command.find_subcommand_mut(name).expect("is there");
             all.push(part.render_long_help().to_string());
         }

@@ -7,10 +7,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use outhaul_home::Home;
-use outhaul_host::power::{camera, files, kv, process};
+use outhaul_host::power::{camera, files, http, kv, process, secrets};
 use outhaul_link::url::RelayUrl;
 use outhaul_protocol::error::Failure;
-use outhaul_protocol::keys::Digest;
+use outhaul_protocol::keys::{Digest, PublicKey};
 use outhaul_protocol::limits;
 use outhaul_protocol::objects::valid_name;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
@@ -35,27 +35,16 @@ pub struct AgentConfig {
     pub ca: Option<PathBuf>,
     /// Allows `ws://` to another machine.
     pub allow_plaintext: bool,
-    /// What remote calls may change in this policy.
-    pub remote_policy: RemotePolicy,
     /// Ceilings of calls.
     pub limits: Limits,
     /// The camera power's own settings.
     pub camera: camera::Config,
     /// What every pack may without being asked.
     pub defaults: Defaults,
+    /// Whose packs are taken here beside those that the fleet trusts, and whose are not.
+    pub publishers: Publishers,
     /// Grants, by a pack's name or by `sha256:DIGEST`.
     pub packs: BTreeMap<PackKey, PackPolicy>,
-}
-
-/// What a call from outside may change in the policy.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RemotePolicy {
-    /// Only narrow it.
-    #[default]
-    Narrow,
-    /// Anything, for holders of the right.
-    Full,
 }
 
 /// `[limits]`
@@ -96,6 +85,16 @@ impl Default for Defaults {
     }
 }
 
+/// `[publishers]`: the owner's word, which stands above what the fleet says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Publishers {
+    /// Publishers whose packs may be installed, by the owner's names for them; `agent trust publisher` writes it.
+    pub trust: BTreeMap<String, Key>,
+    /// Publishers whose packs are refused though the fleet trusts them; `agent trust remove` writes it.
+    pub refuse: BTreeMap<String, Key>,
+}
+
 /// A power that only reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -109,7 +108,7 @@ pub enum ReadOnly {
 /// Whom a table of grants is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PackKey {
-    /// A name: the embedded pack's, or that of the version in the table's `digest`.
+    /// A name: the embedded pack's, or that of the publisher or version in the table.
     Name(String),
     /// One version, whatever it calls itself.
     Digest(Digest),
@@ -147,9 +146,14 @@ impl<'de> Deserialize<'de> for PackKey {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table of powers")]
 pub struct PackPolicy {
-    /// The version a name's grants belong to, where the name is not an embedded pack's. `agent allow` writes it.
+    /// The publisher whose pack of this name the grants belong to. `agent allow` writes it.
+    pub publisher: Option<Key>,
+    /// The one version they belong to; with a publisher, both must fit.
     #[serde(deserialize_with = "digest")]
     pub digest: Option<Digest>,
+    /// The powers that the version asked for which the owner decided on; one that asks for more waits for the owner
+    /// again. `agent allow` and `agent deny` write it.
+    pub asked: Option<Vec<String>>,
     /// Programs it may run.
     pub process: Option<Process>,
     /// Cameras it may use.
@@ -165,6 +169,10 @@ pub struct PackPolicy {
     pub gpu: Option<bool>,
     /// The machine's figures.
     pub system: Option<bool>,
+    /// Whom it may send web requests to.
+    pub http: Option<http::Grant>,
+    /// Secrets it may read.
+    pub secrets: secrets::Grant,
 }
 
 /// `process = { … }`
@@ -214,6 +222,8 @@ checked! {
     Variable(String) from variable;
     /// An absolute path.
     Folder(PathBuf) from folder;
+    /// A publisher's public key.
+    Key(PublicKey) from key;
 }
 
 /// Whether a variable may stand in `env`.
@@ -225,6 +235,10 @@ pub fn variable(text: &str) -> Result<String, String> {
 pub fn folder(text: &str) -> Result<PathBuf, String> {
     let path = Path::new(text);
     process::check_folder(path).map(|()| path.to_owned())
+}
+
+fn key(text: &str) -> Result<PublicKey, String> {
+    text.to_ascii_lowercase().parse().map_err(|error| format!("`{}` is not a publisher's key: {error}", text.escape_debug()))
 }
 
 fn relay_url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
@@ -364,6 +378,7 @@ impl AgentConfig {
 mod tests {
     use super::*;
     use outhaul_protocol::error::Code;
+    use outhaul_protocol::keys::SecretKey;
 
     fn parse(text: &str) -> Result<AgentConfig, Failure> {
         outhaul_home::parse_toml(text, Path::new("/h/agent.toml"))
@@ -377,14 +392,13 @@ mod tests {
 
     #[test]
     fn the_whole_contract_is_read() {
-        let hex = "ab".repeat(32);
+        let (hex, key) = ("ab".repeat(32), SecretKey::from_bytes(&[3; 32]).public());
         let text = format!(
             r#"
 relay = "wss://relay.example.org"
 name = "bench-1"
 ca = "/etc/ca.pem"
 allow_plaintext = true
-remote_policy = "full"
 [limits]
 memory_mib = 128
 output_mib = 1
@@ -399,8 +413,24 @@ process = {{ allow = ["df", "/usr/bin/uname"], env = ["LANG"], cwd = ["/srv"], m
 [packs.camera]
 camera = true
 files = [{{ path = "/srv/data", at = "/data", read = true, list = true }}, {{ path = "/srv/in", create = true, max_mib = 100 }}]
+[publishers.trust]
+acme = "{key}"
+[publishers.refuse]
+other = "{key}"
+[packs.shots]
+secrets = ["api_token"]
+[packs.shots.http]
+hosts = ["api.example.org", "*.example.net:8443", "http://10.0.0.5:8080"]
+methods = ["GET", "POST"]
+private = ["10.0.0.5", "192.168.7.0/24"]
+max_mib = 32
+timeout_secs = 60
+concurrent = 4
+headers."api.example.org" = {{ authorization = "Bearer {{secret:api_token}}" }}
 [packs.thermal]
 digest = "{hex}"
+publisher = "{key}"
+asked = ["camera", "system"]
 camera = {{ devices = ["video0"] }}
 system = false
 kv = true
@@ -412,7 +442,7 @@ kv = {{ max_kib = 5 }}
         let config = parse(&text).expect("the contract's own example");
         assert_eq!(config.limits, Limits { memory_mib: 128, output_mib: 1, calls: 8, deadline_secs: 60 });
         assert!(config.camera.test_pattern && config.allow_plaintext);
-        assert_eq!((config.remote_policy, config.defaults.powers.as_slice()), (RemotePolicy::Full, &[ReadOnly::Gpu][..]));
+        assert_eq!(config.defaults.powers, [ReadOnly::Gpu]);
         let system = &config.packs[&PackKey::Name("system".into())];
         let grant = system.process.as_ref().expect("written").grant();
         assert_eq!((grant.allow.len(), grant.max_secs), (2, Some(3600)));
@@ -422,7 +452,14 @@ kv = {{ max_kib = 5 }}
         let thermal = &config.packs[&PackKey::Name("thermal".into())];
         assert_eq!(thermal.camera, Some(camera::Grant { all: false, devices: vec!["video0".into()] }));
         assert_eq!((thermal.system, thermal.digest.is_some(), thermal.kv), (Some(false), true, Some(1024)));
+        assert_eq!((thermal.system, thermal.digest.is_some()), (Some(false), true));
+        assert_eq!((&thermal.publisher, thermal.asked.as_deref()), (&Some(Key(key)), Some(&["camera".to_owned(), "system".into()][..])));
+        assert_eq!((&config.publishers.trust["acme"], &config.publishers.refuse["other"]), (&Key(key), &Key(key)));
         assert!(config.packs.contains_key(&PackKey::Digest(Digest([0xab; 32]))));
+        let shots = &config.packs[&PackKey::Name("shots".into())];
+        let http = shots.http.as_ref().expect("written");
+        assert_eq!((http.hosts.len(), http.methods.len(), http.private.len(), http.headers.len()), (3, 2, 2, 1));
+        assert_eq!((http.max_mib, http.timeout_secs, http.concurrent, shots.secrets.names.len()), (32, 60, 4, 1));
     }
 
     #[test]
@@ -440,7 +477,6 @@ kv = {{ max_kib = 5 }}
             "relay = \"http://x\"",
             "relay = 7",
             "name = \"Bench 1\"",
-            "remote_policy = \"some\"",
             "[limits]\nmemory = 64",
             "[limits]\nmemory_mib = 0",
             "[limits]\ncalls = 257",
@@ -469,7 +505,20 @@ kv = {{ max_kib = 5 }}
             "[packs.wasi]\nfiles = [{ path = \"/srv\", read = true }, { path = \"/opt\", at = \"/srv\", read = true }]",
             "[packs.camera]\ncamera = \"video0\"",
             "[packs.camera]\ncamera = { device = [\"video0\"] }",
+            "[packs.shots]\nhttp = true",
+            "[packs.shots]\nhttp = { hosts = [\"api.example.org\",\n \"https://example.org/x\"] }",
+            "[packs.shots]\nhttp = { hosts = [\"2130706433\"] }",
+            "[packs.shots]\nhttp = { hosts = [\"a.org\"], methods = [\"TRACE\"] }",
+            "[packs.shots]\nhttp = { hosts = [\"a.org\"], private = [\"10.0.0.5/8\"] }",
+            "[packs.shots.http]\nhosts = [\"a.org\"]\nheaders.\"b.org\" = { authorization = \"x\" }",
+            "[packs.shots.http]\nhosts = [\"a.org\"]\nheaders.\"a.org\" = { host = \"b.org\" }",
+            "[packs.shots.http]\nhosts = [\"a.org\"]\nheaders.\"a.org\" = { authorization = \"{secret:A}\" }",
+            "[packs.shots]\nhttp = { hosts = [\"a.org\"], timeout_secs = 0 }",
+            "[packs.shots]\nsecrets = [\"Api-Token\"]",
             "[packs.thermal]\ndigest = \"abc\"",
+            "[packs.thermal]\npublisher = \"abc\"",
+            "[publishers.trust]\nacme = \"0000000000000000000000000000000000000000000000000000000000000000\"",
+            "[publishers]\nacme = \"abc\"",
             "[packs.\"Thermal!\"]\ngpu = true",
             "[packs.\"sha256:12\"]\ngpu = true",
         ]

@@ -3,6 +3,8 @@
 
 mod folders;
 mod programs;
+mod publishers;
+mod web;
 
 use std::path::{Path, PathBuf};
 
@@ -14,10 +16,12 @@ use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
 
 use crate::config::{AgentConfig, PackKey};
 
+pub use web::Web;
+
 /// A grant as the owner types it.
 #[derive(Debug, Clone, Default)]
 pub struct Items {
-    /// Programs, cameras or folders.
+    /// Programs, cameras, folders, hosts or secrets.
     pub items: Vec<String>,
     /// Variables a caller may set.
     pub env: Vec<String>,
@@ -25,6 +29,8 @@ pub struct Items {
     pub cwd: Vec<String>,
     /// Seconds a program may run.
     pub max_secs: Option<u64>,
+    /// What goes with hosts.
+    pub web: Web,
     /// How many of each named program may run at once.
     pub concurrent: Option<u32>,
     /// MiB a run of a named program may send.
@@ -49,6 +55,9 @@ impl Items {
             ("--at", self.at.is_some(), Power::Files),
             ("--max-mib", self.max_mib.is_some(), Power::Files),
             ("--max-kib", self.max_kib.is_some(), Power::Kv),
+            ("--method", !self.web.methods.is_empty(), Power::Http),
+            ("--private", !self.web.private.is_empty(), Power::Http),
+            ("--header", !self.web.headers.is_empty(), Power::Http),
         ];
         all.into_iter().filter(|(_, typed, _)| *typed).map(|(flag, _, power)| (flag, power))
     }
@@ -108,6 +117,8 @@ impl ConfigEdit {
         match power {
             Power::Process => programs::allow(table, key, items, &mut notes)?,
             Power::Camera => allow_cameras(table, &items.items)?,
+            Power::Http => web::allow(table, items, &mut notes)?,
+            Power::Secrets => add(table, "secrets", &items.items),
             Power::Files => folders::allow(table, items, &mut notes)?,
             Power::Gpu | Power::System => put(table, power.name(), true.into()),
             Power::Kv => allow_kv(table, items.max_kib),
@@ -119,7 +130,7 @@ impl ConfigEdit {
     /// Takes a power away, or some of it. False when there was nothing to take.
     pub fn deny(&mut self, key: &PackKey, power: Power, items: &Items) -> Result<bool, Failure> {
         check(power, items, false)?;
-        let taken = matches!(power, Power::Process | Power::Camera | Power::Files | Power::Kv);
+        let taken = !matches!(power, Power::Gpu | Power::System | Power::Output | Power::Log);
         if taken && self.document.get("packs").and_then(|packs| packs.get(key.to_string())).is_none() {
             return Ok(false);
         }
@@ -132,6 +143,8 @@ impl ConfigEdit {
                 }
             }
             Power::Camera => deny_cameras(table, key, &items.items)?,
+            Power::Http => web::deny(table, items)?,
+            Power::Secrets => take(table, "secrets", &items.items),
             Power::Files => folders::deny(table, &items.items)?,
             Power::Kv if table.contains_key("kv") => put(table, "kv", false.into()),
             Power::Kv => {}
@@ -167,6 +180,8 @@ fn check(power: Power, items: &Items, allowing: bool) -> Result<(), Failure> {
         Power::Process => programs::check(items, allowing),
         Power::Files => folders::check(items, allowing),
         Power::Camera => Ok(()),
+        Power::Http => web::check(items, allowing),
+        Power::Secrets => web::check_secrets(&items.items, allowing),
         _ if items.items.is_empty() => Ok(()),
         _ => Err(usage(format!("`{power}` is granted as a whole; `{}` cannot be named", items.items.join(" ").escape_debug()))),
     }
@@ -216,7 +231,10 @@ fn deny_cameras(table: &mut dyn TableLike, key: &PackKey, devices: &[String]) ->
         Some(_) if devices.is_empty() => put(table, "camera", false.into()),
         Some(item) => match item.as_table_like_mut() {
             Some(camera) => take(camera, "devices", devices),
-            None => return Err(usage(format!("pack `{key}` has no list of cameras to take `{}` from", devices.join(" ").escape_debug()))),
+            None => {
+                return Err(usage(format!("pack `{key}` has no list of cameras to take `{}` from", devices.join(" ").escape_debug()))
+                    .hint(format!("to allow only some: agent deny {key} camera, then allow these")));
+            }
         },
     }
     Ok(())
@@ -298,6 +316,15 @@ fn written(new: &impl serde::Serialize) -> Result<Value, Failure> {
 fn take(table: &mut dyn TableLike, key: &str, texts: &[String]) {
     if let Some(list) = table.get_mut(key).and_then(Item::as_array_mut) {
         list.retain(|item| !texts.is_empty() && !item.as_str().is_some_and(|item| texts.iter().any(|text| text == item)));
+        close_up(list);
+    }
+}
+
+/// What stood second in a list has the space after a comma before it.
+fn close_up(list: &mut toml_edit::Array) {
+    let first = list.get_mut(0).map(Value::decor_mut);
+    if let Some(decor) = first.filter(|decor| decor.prefix().and_then(|prefix| prefix.as_str()) == Some(" ")) {
+        decor.set_prefix("");
     }
 }
 
@@ -377,8 +404,11 @@ calls = 9
     #[test]
     fn programs_are_taken_one_by_one_or_all() {
         let (_dir, mut edit) = edit("[packs.system]\nprocess = { allow = [\"df\", \"uname\", \"ls\"] }\n");
+        assert!(edit.deny(&name("system"), Power::Process, &words(&["df"])).expect("denied"));
+        assert_eq!(edit.text(), "[packs.system]\nprocess = { allow = [\"uname\", \"ls\"] }\n");
+        edit.allow(&name("system"), None, Power::Process, &words(&["df"])).expect("allowed");
         assert!(edit.deny(&name("system"), Power::Process, &words(&["uname"])).expect("denied"));
-        assert_eq!(edit.text(), "[packs.system]\nprocess = { allow = [\"df\", \"ls\"] }\n");
+        assert_eq!(edit.text(), "[packs.system]\nprocess = { allow = [\"ls\", \"df\"] }\n");
         assert!(!edit.deny(&name("system"), Power::Process, &words(&["uname"])).expect("nothing to take"));
         assert!(edit.deny(&name("system"), Power::Process, &Items::default()).expect("denied"));
         assert_eq!(edit.text(), "[packs.system]\nprocess = { allow = [] }\n");

@@ -12,9 +12,11 @@ use serde_json::{Value as Json, json};
 use toml::de::{DeTable, DeValue};
 
 use crate::config::{FILE, PackKey, PackPolicy, ReadOnly};
-use crate::packs::{EMBEDDED, active_of};
+use crate::packs::EMBEDDED;
 use crate::policy::{Policy, belongs, explain as refusal, is_granted, remedy};
 use crate::shelf::Shelf;
+use crate::show::whose::Known;
+use crate::trust::Origin;
 
 /// One answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -120,7 +122,7 @@ struct Subject {
     name: String,
     key: PackKey,
     digest: Digest,
-    embedded: bool,
+    origin: Origin,
     policy: Policy,
     text: String,
     shelf: Shelf,
@@ -139,19 +141,23 @@ impl Subject {
             )
         };
         let key = PackKey::parse(pack).ok_or_else(wrong)?;
-        let (digest, embedded) = match &key {
-            PackKey::Digest(digest) => (*digest, false),
-            PackKey::Name(name) => active_of(&shelf.index()?, name).ok_or_else(|| {
-                Failure::new(Code::BadUsage, format!("no pack `{name}` is on this machine")).hint("see what is here: agent policy show")
-            })?,
+        let (digest, origin) = match &key {
+            PackKey::Digest(digest) => (*digest, Origin::Nobody),
+            PackKey::Name(name) => {
+                let known = Known::of(&shelf.index()?, &crate::trust::read(home)?, name);
+                let known = known.ok_or_else(|| {
+                    Failure::new(Code::BadUsage, format!("no pack `{name}` is on this machine")).hint("see what is here: agent policy show")
+                })?;
+                (known.digest, known.origin)
+            }
         };
-        let grants = policy.grants(pack, &digest.0, embedded);
-        Ok(Subject { name: pack.to_owned(), key, digest, embedded, policy, text, shelf, grants })
+        let grants = policy.grants_by(pack, &digest.0, &origin);
+        Ok(Subject { name: pack.to_owned(), key, digest, origin, policy, text, shelf, grants })
     }
 
     /// The powers the pack imports, but for those that are always granted.
     fn asked(&self) -> Result<Vec<Power>, Failure> {
-        let embedded = EMBEDDED.iter().find(|(name, _)| self.embedded && *name == self.name);
+        let embedded = EMBEDDED.iter().find(|(name, _)| self.origin == Origin::Embedded && *name == self.name);
         let mut powers = match embedded {
             Some((_, wasm)) => powers_asked(wasm)?,
             None => powers_asked(&self.shelf.get(self.digest)?)?,
@@ -282,6 +288,8 @@ impl Subject {
             Power::Camera => table.camera.is_some(),
             Power::Files => table.files.is_some(),
             Power::Kv => table.kv.is_some(),
+            Power::Http => table.http.is_some(),
+            Power::Secrets => !table.secrets.names.is_empty(),
             Power::Gpu => table.gpu.is_some(),
             Power::System => table.system.is_some(),
             Power::Output | Power::Log => false,
@@ -292,7 +300,7 @@ impl Subject {
             _ => false,
         };
         let counts = |key: &PackKey, table: &PackPolicy| match key {
-            PackKey::Name(_) => belongs(table, self.digest, self.embedded),
+            PackKey::Name(_) => belongs(table, self.digest, &self.origin),
             PackKey::Digest(_) => true,
         };
         let at = |key: &PackKey| {

@@ -2,7 +2,8 @@
 //!
 //! A frame arrives ([`link`]), belongs to a channel ([`channel`]), says a call ([`call`]), which is judged by chain and
 //! [`policy`] and run by one of the [`packs`], and its answers stream out ([`outlet`]) with a receipt ([`receipts`]).
-//! Around that: how this machine joins a fleet ([`pair`], [`pins`]), and what its owner types ([`cli`]).
+//! Around that: how this machine joins a fleet ([`pair`], [`pins`]), whose packs it takes ([`trust`]), what its owner types
+//! ([`cli`]), and how an author tries a pack without any of it ([`trial`]).
 
 pub mod active;
 pub mod call;
@@ -16,15 +17,20 @@ pub mod facts;
 pub mod link;
 pub mod native;
 pub mod outlet;
+pub mod outside;
 pub mod packs;
 pub mod pair;
 pub mod pins;
 pub mod policy;
 pub mod prekey;
+pub mod quarantine;
 pub mod receipts;
 pub mod run;
 pub mod shelf;
 pub mod show;
+pub mod trial;
+pub mod trust;
+pub mod vault;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,21 +1,23 @@
 //! Keeps one connection to the relay: frames in, frames out. States: dialing → connected → gone; [`crate::run`] dials
 //! again. Opens no payload; channels are judged in [`crate::channel`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use outhaul_link::budget::Budget;
 use outhaul_link::dial::Connected;
 use outhaul_link::operator::watch;
 use outhaul_link::outbox::Outbox;
 use outhaul_link::pump;
 use outhaul_protocol::cbor::Blob;
+use outhaul_protocol::describe::PackList;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::{ChannelFrame, ChannelId, Frame};
 use outhaul_protocol::keys::{Digest, sha256};
 use outhaul_protocol::limits;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::channel::{self, OpenChannel, Slot};
@@ -25,6 +27,8 @@ use crate::run::Node;
 const BLOB_PART: Duration = Duration::from_secs(30);
 /// How soon a change of policy is announced; calls see it at once.
 const POLICY: Duration = Duration::from_secs(1);
+/// Of the ping behind the first announce; those of [`watch`] count up from nothing.
+const SHOWN: u64 = u64::MAX;
 /// Blobs fetched at once.
 const FETCHES: usize = 4;
 
@@ -35,6 +39,9 @@ pub struct Link {
     pub node: Arc<Node>,
     /// what waits to be written
     pub outbox: Outbox,
+    /// what may be under way to us
+    pub budget: Budget,
+    parts: Semaphore,
     state: Mutex<State>,
 }
 
@@ -46,6 +53,10 @@ struct State {
     channels: HashMap<ChannelId, Slot>,
     fetches: HashMap<(Digest, u64), oneshot::Sender<Part>>,
     announced: Digest,
+    /// of the policy that the announce tells
+    policy: u64,
+    /// the packs that it names
+    listed: Option<PackList>,
     openings: Openings,
 }
 
@@ -70,10 +81,12 @@ impl Openings {
 }
 
 impl Link {
-    fn new(node: Arc<Node>) -> Arc<Self> {
+    fn new(node: Arc<Node>, window: u32) -> Arc<Self> {
         let openings = Openings { left: limits::OPENINGS_PER_SEC, since: Instant::now() };
-        let state = State { channels: HashMap::new(), fetches: HashMap::new(), announced: Digest([0; 32]), openings };
-        Arc::new(Link { node, outbox: Outbox::new(limits::SOCKET_QUEUE / 4), state: Mutex::new(state) })
+        let state =
+            State { channels: HashMap::new(), fetches: HashMap::new(), announced: Digest([0; 32]), policy: 0, listed: None, openings };
+        let (outbox, budget) = (Outbox::new(limits::SOCKET_QUEUE / 4), Budget::new(window));
+        Arc::new(Link { node, outbox, budget, parts: Semaphore::new(limits::ANSWERS / limits::BLOB_CHUNK), state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -181,24 +194,49 @@ impl Link {
 
     /// Closes what no longer stands: after a revocation, and from time to time for what expired.
     pub(crate) fn recheck(&self) {
+        self.node.review_trust();
         for open in self.open_channels() {
-            let standing = {
-                let membership = self.node.membership();
-                open.authority.stands(self.node.reading(), membership.revoked())
-            };
+            // The clock first, as everywhere: a notice that comes on a channel holds it when it wants the membership.
+            let reading = self.node.reading();
+            let standing = open.authority.stands(reading, self.node.membership().revoked());
             if let Err(refusal) = standing {
                 channel::close_revoked(self, &open, &refusal.into());
             } else if open.opened.elapsed() >= Duration::from_secs(limits::CHANNEL_LIFE_SECS) {
                 channel::close_revoked(self, &open, &Failure::new(Code::Expired, "the channel is a day old"));
             }
         }
+        for open in self.budget.overdue().iter().filter_map(|channel| self.channel(channel)) {
+            channel::close(self, &open, Code::Busy, "it does not give back room that other channels wait for");
+        }
     }
 
     /// Signs and sends what this node has to offer.
     pub(crate) fn announce(&self) {
-        let signed = self.node.announce();
-        self.state().announced = sha256(&signed);
+        // Read first: a change in between is announced once more.
+        let policy = self.node.policy.edition();
+        let list = self.node.pack_list();
+        let signed = self.node.announce(&list);
+        let before = {
+            let mut state = self.state();
+            (state.announced, state.policy) = (sha256(&signed), policy);
+            state.listed.replace(list.clone())
+        };
+        // What is new goes ahead, so that whoever sees the announce finds what it names. On a new link the relay most
+        // likely has it all, and asks for the rest.
+        if let Some(before) = before.filter(|before| *before != list) {
+            let known: HashSet<_> = before.0.iter().map(|pack| pack.description).collect();
+            list.0.iter().filter(|pack| !known.contains(&pack.description)).for_each(|pack| self.describe(Digest(pack.description)));
+            self.describe(Digest(list.digest()));
+        }
         let _ = self.outbox.control(Frame::Announce { signed: Blob(signed) }.encode());
+    }
+
+    /// Sends the list of packs or the description of this digest, if it is one of now.
+    fn describe(&self, digest: Digest) {
+        let list = || Some(self.node.pack_list()).filter(|list| list.digest() == digest.0).map(|list| list.to_bytes());
+        if let Some(bytes) = self.node.packs.description(&digest.0).or_else(list) {
+            let _ = self.outbox.control(Frame::Description { digest, bytes: Blob(bytes) }.encode());
+        }
     }
 
     fn prekey(&self) {
@@ -224,7 +262,8 @@ impl Link {
         }
         match sha256(&whole) == digest {
             true => Ok(whole),
-            false => Err(Failure::new(Code::DigestMismatch, "the pack the relay sent is not the one that was named")),
+            false => Err(Failure::new(Code::DigestMismatch, "the pack the relay sent is not the one that was named")
+                .hint("the relay's copy is damaged, or is no copy: look into its folder `packs`")),
         }
     }
 
@@ -239,6 +278,8 @@ impl Link {
         }
         let _clean = Fetching { link: self, key: (digest, offset) };
         let lost = || Failure::new(Code::LinkLost, "the link was lost while the pack was fetched");
+        // So many parts under way: more could fill the relay's queue for this link.
+        let _room = self.parts.acquire().await.map_err(|_| lost())?;
         self.outbox.control(Frame::BlobGet { digest, offset }.encode()).map_err(|_| lost())?;
         match tokio::time::timeout(BLOB_PART, receiver).await {
             Ok(Ok(part)) => Ok(part),
@@ -257,11 +298,7 @@ impl Link {
                 let _ = self.outbox.control(Frame::Pong { token }.encode());
             }
             Frame::Pong { .. } => {}
-            Frame::Want { digest } => {
-                if let Some(bytes) = self.node.packs.description(&digest.0) {
-                    let _ = self.outbox.control(Frame::Description { digest, bytes: Blob(bytes) }.encode());
-                }
-            }
+            Frame::Want { digest } => self.describe(digest),
             Frame::BlobPart { digest, offset, total, bytes } => {
                 if let Some(sender) = self.state().fetches.remove(&(digest, offset)) {
                     let _ = sender.send((total, bytes.0));
@@ -297,20 +334,28 @@ impl Drop for Fetching<'_> {
 }
 
 /// Serves a connection until it ends; says why. `alive` is told once the relay has shown life beyond the handshake.
-pub async fn serve(node: Arc<Node>, connected: Connected, shutdown: CancellationToken, mut alive: impl FnMut()) -> String {
-    let link = Link::new(node.clone());
+pub async fn serve(node: Arc<Node>, relay: String, connected: Connected, shutdown: CancellationToken, mut alive: impl FnMut()) -> String {
+    let link = Link::new(node.clone(), connected.window);
     // Whoever lost us the link may have kept what it carried: each link has a prekey of its own. The one before stays
     // good, for operators who looked just before.
     node.rotate_prekey();
     link.prekey();
     link.announce();
+    // Behind all of that in the queue: when its answer is here, the relay shows this node to operators.
+    let _ = link.outbox.push(Frame::Ping { token: SHOWN }.encode(), None);
+    let (shown, session) = (Frame::Pong { token: SHOWN }.encode(), connected.session);
     node.publish(Some(link.clone()));
+    // The owner may have spoken while nobody was connected.
+    node.review_trust();
     let heard = Arc::new(Notify::new());
     let handler = {
         let (link, heard) = (link.clone(), heard.clone());
         move |frame: Bytes| {
             heard.notify_one();
             alive();
+            if frame == shown {
+                tracing::info!(relay = %relay, session, "connected");
+            }
             link.receive(&frame)
         }
     };
@@ -342,7 +387,6 @@ async fn upkeep(link: &Arc<Link>, heartbeat: Duration) {
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut policy = tokio::time::interval(POLICY);
     policy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut denied = node.denied_powers();
     let mut prekey_at = tokio::time::Instant::now() + Duration::from_secs(limits::PREKEY_SECS);
     loop {
         tokio::select! {
@@ -365,16 +409,13 @@ async fn upkeep(link: &Arc<Link>, heartbeat: Duration) {
                 prekey_at = tokio::time::Instant::now() + Duration::from_secs(limits::PREKEY_SECS);
             }
             _ = policy.tick() => {
-                let now = node.denied_powers();
-                if now != denied {
-                    denied = now;
+                let told = link.state().policy;
+                if node.policy.edition() != told {
+                    node.review_trust();
                     link.announce();
                 }
             }
-            () = node.packs.changed() => {
-                denied = node.denied_powers();
-                link.announce();
-            }
+            () = node.packs.changed() => link.announce(),
         }
     }
 }

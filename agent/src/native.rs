@@ -7,14 +7,17 @@ use std::time::Instant;
 use outhaul_host::power;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::keys::Digest;
-use outhaul_protocol::native::{ACTIVATE, INSTALL, LIST, PING, REMOVE, ROLLBACK, STATUS, commands};
-use outhaul_protocol::time::Time;
+use outhaul_protocol::native::{ACTIVATE, DISTRUST, INSTALL, LIST, PING, PUBLISHERS, REMOVE, ROLLBACK, STATUS, TRUST, commands};
+use outhaul_protocol::objects::Rotation;
+use outhaul_protocol::publisher::Trust;
+use outhaul_protocol::time::Reading;
 use outhaul_protocol::types::Command;
 use outhaul_protocol::value::Value;
 
 use crate::link::Link;
-use crate::packs::{Installed, Listed, PackSet};
+use crate::packs::{Installed, Listed, PackSet, Shipment};
 use crate::policy::{PolicyFile, is_granted};
+use crate::trust;
 
 /// What these commands look at, as it is at one call.
 #[derive(Debug)]
@@ -23,8 +26,10 @@ pub struct View<'a> {
     pub packs: &'a PackSet,
     /// What it may do.
     pub policy: &'a PolicyFile,
+    /// Whose packs are taken.
+    pub trust: Trust,
     /// The clock.
-    pub now: Time,
+    pub clock: Reading,
     /// When the agent began.
     pub started: Instant,
     /// How often it has.
@@ -40,30 +45,46 @@ pub fn find(name: &str) -> Option<&'static Command> {
     COMMANDS.iter().find(|command| command.name == name)
 }
 
-/// Answers a call; its parameters have been checked against the description.
-pub async fn call(link: &Arc<Link>, command: &str, params: &Value) -> Result<Value, Failure> {
+/// What they look at on this link, now.
+fn view(link: &Link) -> View<'_> {
     let node = &link.node;
-    let view = View {
+    View {
         packs: &node.packs,
         policy: &node.policy,
-        now: node.reading().now,
+        trust: node.trust(),
+        clock: node.reading(),
         started: node.started,
         boot_count: node.boot_count,
         calls: node.calls.count(),
-    };
-    if command != INSTALL {
-        return answer(&view, command, params).await;
     }
-    let (digest, size) = wanted(params)?;
-    if size > outhaul_protocol::limits::PACK as u64 {
-        let most = outhaul_protocol::limits::PACK;
-        return Err(Failure::new(Code::TooLarge, format!("the pack is {size} bytes, at most {most} are taken")));
-    }
-    let bytes = link.fetch(digest).await?;
-    finish_install(&view, bytes, digest).await
 }
 
-/// All commands but `pack.install`, which needs the link.
+/// Answers a call; its parameters have been checked against the description.
+pub async fn call(link: &Arc<Link>, command: &str, params: &Value) -> Result<Value, Failure> {
+    match command {
+        INSTALL => install(link, &Wanted::of(params)?).await,
+        TRUST | DISTRUST | PUBLISHERS => trust::answer(&link.node, command, params),
+        _ => answer(&view(link), command, params).await,
+    }
+}
+
+/// Judges by signature and version before a byte is fetched, and by all of it again when the bytes are here.
+async fn install(link: &Arc<Link>, wanted: &Wanted) -> Result<Value, Failure> {
+    if wanted.size > outhaul_protocol::limits::PACK as u64 {
+        let most = outhaul_protocol::limits::PACK;
+        return Err(Failure::new(Code::TooLarge, format!("the pack is {} bytes, at most {most} are taken", wanted.size)));
+    }
+    link.node.follow_rotations(&wanted.rotations)?;
+    let before = view(link);
+    before.packs.check(wanted.digest, &wanted.shipment, &before.trust, before.clock).await?;
+    let bytes = link.fetch(wanted.digest).await?;
+    let done = finish_install(&view(link), bytes, wanted).await;
+    // What was revoked while it was compiled must not have slipped in.
+    link.node.review_trust();
+    done
+}
+
+/// All commands but those that need the link or change whom this machine trusts.
 pub async fn answer(view: &View<'_>, command: &str, params: &Value) -> Result<Value, Failure> {
     match command {
         PING => Ok(ping(view)),
@@ -71,9 +92,9 @@ pub async fn answer(view: &View<'_>, command: &str, params: &Value) -> Result<Va
         LIST => Ok(Value::Array(view.packs.list().await.into_iter().map(listed).collect())),
         ACTIVATE => {
             let (name, digest) = (text(params, "name")?, digest(params)?);
-            view.packs.activate(name, digest).await.map(|done| installed(view, &done))
+            view.packs.activate(name, digest, &view.trust).await.map(|done| installed(view, &done))
         }
-        ROLLBACK => view.packs.rollback(text(params, "name")?).await.map(|done| installed(view, &done)),
+        ROLLBACK => view.packs.rollback(text(params, "name")?, &view.trust).await.map(|done| installed(view, &done)),
         REMOVE => {
             let name = text(params, "name")?;
             let removed = view.packs.remove(name).await?;
@@ -84,29 +105,60 @@ pub async fn answer(view: &View<'_>, command: &str, params: &Value) -> Result<Va
     }
 }
 
-/// What `pack.install` asks for: digest and length.
-pub fn wanted(params: &Value) -> Result<(Digest, u64), Failure> {
-    let size = match params.get("size") {
-        Some(Value::Int(size)) => u64::try_from(*size).map_err(|_| bad("size", "is not a length"))?,
-        _ => return Err(bad("size", "is missing")),
+/// What `pack.install` asks for.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// of the component
+    pub digest: Digest,
+    /// its length in bytes
+    pub size: u64,
+    /// what comes with it
+    pub shipment: Shipment,
+    /// how its publisher's key followed older ones
+    pub rotations: Vec<Rotation>,
+}
+
+impl Wanted {
+    /// Reads parameters.
+    pub fn of(params: &Value) -> Result<Self, Failure> {
+        let size = match params.get("size") {
+            Some(Value::Int(size)) => u64::try_from(*size).map_err(|_| bad("size", "is not a length"))?,
+            _ => return Err(bad("size", "is missing")),
+        };
+        let signature = match params.get("signature") {
+            Some(Value::Bytes(bytes)) => Some(bytes.clone()),
+            _ => None,
+        };
+        let downgrade = params.get("downgrade") == Some(&Value::Bool(true));
+        Ok(Wanted { digest: digest(params)?, size, shipment: Shipment { signature, downgrade }, rotations: rotations(params)? })
+    }
+}
+
+/// The parameter `rotations`.
+pub(crate) fn rotations(params: &Value) -> Result<Vec<Rotation>, Failure> {
+    let Some(Value::Array(items)) = params.get("rotations") else { return Ok(Vec::new()) };
+    let rotation = |item: &Value| match item {
+        Value::Bytes(bytes) => Rotation::decode(bytes).map_err(|error| bad("rotations", &error.to_string())),
+        _ => Err(bad("rotations", "is not a list of bytes")),
     };
-    Ok((digest(params)?, size))
+    items.iter().map(rotation).collect()
 }
 
 /// Installs fetched bytes, whose digest is what is believed.
-pub async fn finish_install(view: &View<'_>, bytes: impl Into<bytes::Bytes>, digest: Digest) -> Result<Value, Failure> {
+pub async fn finish_install(view: &View<'_>, bytes: impl Into<bytes::Bytes>, wanted: &Wanted) -> Result<Value, Failure> {
     let bytes = bytes.into();
-    if outhaul_protocol::keys::sha256(&bytes) != digest {
+    if outhaul_protocol::keys::sha256(&bytes) != wanted.digest {
         return Err(Failure::new(Code::DigestMismatch, "the fetched pack is not the one that was named"));
     }
-    let done = view.packs.install(bytes, view.now).await?;
-    tracing::info!(pack = done.active.name(), version = done.active.pack().version(), digest = %digest.short(), "pack activated");
+    let done = view.packs.install(bytes, &wanted.shipment, &view.trust, view.clock).await?;
+    let publisher = done.active.vouched().map(|vouched| vouched.key().id().short()).unwrap_or_default();
+    tracing::info!(pack = done.active.name(), version = done.active.pack().version(), digest = %wanted.digest.short(), publisher, "pack activated");
     Ok(installed(view, &done))
 }
 
 fn ping(view: &View<'_>) -> Value {
     let uptime = i128::try_from(view.started.elapsed().as_millis()).unwrap_or(i128::MAX);
-    map([("time", number(view.now.0)), ("uptime_ms", Value::Int(uptime))])
+    map([("time", number(view.clock.now.0)), ("uptime_ms", Value::Int(uptime))])
 }
 
 async fn status(view: &View<'_>) -> Result<Value, Failure> {
@@ -125,8 +177,10 @@ async fn status(view: &View<'_>) -> Result<Value, Failure> {
 
 fn installed(view: &View<'_>, done: &Installed) -> Value {
     let active = &done.active;
-    let grants = view.policy.grants_for(active.name(), &active.digest().0, active.embedded());
+    let grants = view.policy.grants_for(active.name(), &active.digest().0, active.origin());
     let denied = active.powers().iter().filter(|power| !is_granted(&grants, **power));
+    let waiting = view.policy.waiting_for(active.name(), &active.digest().0, active.origin(), active.powers());
+    let publisher = active.vouched().map(|vouched| vouched.key().to_string());
     map([
         ("name", active.name().into()),
         ("version", active.pack().version().into()),
@@ -134,6 +188,8 @@ fn installed(view: &View<'_>, done: &Installed) -> Value {
         ("commands", Value::Array(active.pack().commands().iter().map(|command| command.name.as_str().into()).collect())),
         ("replaced", done.replaced.map_or(Value::Null, |digest| digest.to_string().into())),
         ("denied_powers", Value::Array(denied.map(|power| power.name().into()).collect())),
+        ("waiting_powers", Value::Array(waiting.into_iter().map(|power| power.name().into()).collect())),
+        ("publisher", publisher.map_or(Value::Null, Value::from)),
     ])
 }
 
@@ -144,11 +200,14 @@ fn listed(listed: Listed) -> Value {
         ("digest", listed.digest.to_string().into()),
         ("active", Value::Bool(listed.active)),
         ("embedded", Value::Bool(listed.embedded)),
+        ("quarantined", listed.quarantined.map_or(Value::Null, Value::from)),
         ("installed_at", listed.installed_at.map_or(Value::Null, number)),
+        ("publisher", listed.publisher.map_or(Value::Null, Value::from)),
+        ("refused", listed.refused.map_or(Value::Null, Value::from)),
     ])
 }
 
-fn map<const N: usize>(fields: [(&str, Value); N]) -> Value {
+pub(crate) fn map<const N: usize>(fields: [(&str, Value); N]) -> Value {
     Value::Map(fields.into_iter().map(|(name, value)| (name.into(), value)).collect())
 }
 
@@ -156,7 +215,7 @@ fn number(number: u64) -> Value {
     Value::Int(number.into())
 }
 
-fn text<'a>(params: &'a Value, name: &str) -> Result<&'a str, Failure> {
+pub(crate) fn text<'a>(params: &'a Value, name: &str) -> Result<&'a str, Failure> {
     match params.get(name) {
         Some(Value::Text(text)) => Ok(text),
         _ => Err(bad(name, "is missing")),
@@ -167,6 +226,6 @@ fn digest(params: &Value) -> Result<Digest, Failure> {
     text(params, "digest")?.parse().map_err(|_| bad("digest", "is not 64 hexadecimal digits"))
 }
 
-fn bad(name: &str, what: &str) -> Failure {
+pub(crate) fn bad(name: &str, what: &str) -> Failure {
     Failure::new(Code::BadParams, format!("`params.{name}`: {what}"))
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use outhaul_link::pipe::Pipe;
 use outhaul_protocol::credit::{CallWindow, Overrun};
 use outhaul_protocol::evidence::Tally;
-use outhaul_protocol::inner::{CallId, Ending, Inner, Lane, cost};
+use outhaul_protocol::inner::{CallId, Ending, Inner, Lane, call_cost};
 use outhaul_protocol::limits;
 use tokio::sync::Notify;
 
@@ -75,7 +75,7 @@ impl Outlet {
             changed.as_mut().enable();
             {
                 let mut state = self.state();
-                let cost = cost(bytes.len());
+                let cost = call_cost(&bytes);
                 if state.window.has_room(cost) {
                     state.window.take(cost);
                     state.tally.add(lane, &bytes);

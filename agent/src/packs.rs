@@ -3,26 +3,35 @@
 //! A lookup hands out one `Arc`, so a call ends on the version it began with whatever happens meanwhile. Changes come one
 //! at a time: load, link and compile first, then the disk ([`crate::shelf`]), then one swap of the table. A pack that
 //! does not load is reported and the agent starts without it.
+//!
+//! There are two ways in: a pack came with this agent, or a publisher whom this machine trusts signed it. The signature
+//! lies beside the component and is verified again whenever one is loaded; [`Active`] is made of nothing else. When a
+//! publisher counts no more, its packs stop at once, not only at the next start: a revoked key may be a thief's, and a
+//! pack that went on would end some night when nobody expects it. Its calls under way are ended ([`PackSet::review`]).
 
-use std::collections::BTreeMap;
-use std::path::Path;
+mod vouched;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use outhaul_home::{Home, Secret};
+use outhaul_host::power::http::Outside;
 use outhaul_host::{Compiler, Host, HostConfig};
-use outhaul_protocol::describe::AnnouncedPack;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::keys::{Digest, random, sha256};
-use outhaul_protocol::time::Time;
+use outhaul_protocol::publisher::Trust;
 use tokio::sync::{Mutex, Notify};
 use zeroize::Zeroizing;
 
+pub use self::vouched::Shipment;
+use self::vouched::shelved;
 pub use crate::active::Active;
 use crate::active::Table;
 use crate::config::AgentConfig;
-use crate::pins;
 use crate::shelf::{Entry, Index, Shelf, Version};
+use crate::{outside, pins};
 
 /// The packs every agent has, by name.
 pub const EMBEDDED: [(&str, &[u8]); 3] = [
@@ -68,8 +77,14 @@ pub struct Listed {
     pub active: bool,
     /// whether it came with the agent
     pub embedded: bool,
+    /// why it is out of service, if it answers but is
+    pub quarantined: Option<String>,
     /// Unix seconds
     pub installed_at: Option<u64>,
+    /// the key that signed it
+    pub publisher: Option<String>,
+    /// why it does not answer though it should
+    pub refused: Option<String>,
 }
 
 /// All packs of an agent.
@@ -79,6 +94,7 @@ pub struct PackSet {
     table: RwLock<Arc<Table>>,
     index: Mutex<Index>,
     embedded: BTreeMap<String, Arc<Active>>,
+    withheld: std::sync::Mutex<HashMap<Digest, String>>,
     changed: Notify,
 }
 
@@ -101,61 +117,63 @@ impl Secret for CacheKey {
     }
 }
 
-/// A host as an agent's home and configuration have it.
-fn host(home: &Home, config: &AgentConfig) -> Result<Host, Failure> {
-    let agent = &home.agent()?;
-    // Another fleet's packs find nothing of this one's.
-    let fleet = pins::current_fleet(home)?;
-    let (key, _) = outhaul_home::load_or_create_secret_key(&agent.join("cache.key"), || CacheKey(Zeroizing::new(random())))?;
+/// A host as an agent's configuration has it. Compiled code is kept in a folder, with the key that signs it, or nowhere; what packs keep, in
+/// another.
+pub(crate) fn host(folder: Option<&Path>, config: &AgentConfig, outside: Outside, kv: Option<PathBuf>) -> Result<Host, Failure> {
+    let key = match folder {
+        Some(folder) => outhaul_home::load_or_create_secret_key(&folder.join("cache.key"), || CacheKey(Zeroizing::new(random())))?.0,
+        None => CacheKey(Zeroizing::new(random())),
+    };
     let program =
         std::env::current_exe().map_err(|error| Failure::new(Code::Internal, format!("find the agent's own program: {error}")))?;
     Host::new(HostConfig {
-        cache: Some(agent.join("cache")),
+        cache: folder.map(|folder| folder.join("cache")),
         cache_key: *key.0,
         compiler: Compiler::Child { program, args: vec![COMPILE.into()] },
         memory_bytes: config.limits.memory_mib as usize * (1 << 20),
         calls: config.limits.calls,
         camera_test_pattern: config.camera.test_pattern,
-        kv: fleet.map(|fleet| agent.join("kv").join(fleet.to_string())),
+        kv,
+        outside,
     })
 }
 
 impl PackSet {
     /// Loads all packs of a home; compiled code comes from its cache.
-    pub async fn open(home: &Home, config: &AgentConfig) -> Result<Self, Failure> {
-        let host = host(home, config)?;
-        PackSet::with(host, Shelf::new(&home.agent()?)).await
+    pub async fn open(home: &Home, config: &AgentConfig, trust: &Trust) -> Result<Self, Failure> {
+        let agent = home.agent()?;
+        // By fleet: another one's packs find nothing of this one's.
+        let kv = pins::current_fleet(home)?.map(|fleet| agent.join("kv").join(fleet.to_string()));
+        let host = host(Some(&agent), config, outside::of(home), kv)?;
+        PackSet::with(host, Shelf::new(&agent), trust).await
     }
 
     /// The same with a host of the caller's.
-    pub async fn with(host: Host, shelf: Shelf) -> Result<Self, Failure> {
+    pub async fn with(host: Host, shelf: Shelf, trust: &Trust) -> Result<Self, Failure> {
         let index = shelf.index()?;
         shelf.sweep(&index);
         let mut embedded = BTreeMap::new();
         for (name, bytes) in EMBEDDED {
-            match host.load(Bytes::from_static(bytes)).await.and_then(|pack| Active::of(pack, true)) {
+            match host.load(Bytes::from_static(bytes)).await.and_then(Active::embedded_pack) {
                 Ok(active) => drop(embedded.insert(name.to_owned(), Arc::new(active))),
                 Err(failure) => tracing::error!(pack = name, reason = %failure.message, "an embedded pack does not load"),
             }
         }
         let mut table = Table::of(embedded.values().cloned());
+        let mut withheld = HashMap::new();
         for (name, entry) in &index.packs {
             let Some(digest) = entry.active() else { continue };
-            let loaded = match shelf.get(digest) {
-                Ok(bytes) => host.load(bytes).await.and_then(|pack| Active::of(pack, false)),
-                Err(failure) => Err(failure),
-            };
+            let loaded = shelved(&host, &shelf, trust, digest).await;
             match loaded.and_then(|active| table.admits(&active).map(|()| active)) {
-                Ok(active) => {
-                    let others = table.by_name.values().filter(|other| other.name() != active.name()).cloned().collect::<Vec<_>>();
-                    table = Table::of(others.into_iter().chain([Arc::new(active)]));
-                }
+                Ok(active) => table = table.with(Arc::new(active)),
                 Err(failure) => {
-                    tracing::error!(pack = name, digest = %digest.short(), reason = %failure.message, "an installed pack does not load")
+                    tracing::error!(pack = name, digest = %digest.short(), code = %failure.code, reason = %failure.message, "an installed pack does not load");
+                    withheld.insert(digest, failure.message);
                 }
             }
         }
-        Ok(PackSet { host, shelf, table: RwLock::new(Arc::new(table)), index: Mutex::new(index), embedded, changed: Notify::new() })
+        let (table, index) = (RwLock::new(Arc::new(table)), Mutex::new(index));
+        Ok(PackSet { host, shelf, table, index, embedded, withheld: withheld.into(), changed: Notify::new() })
     }
 
     fn table(&self) -> Arc<Table> {
@@ -180,12 +198,6 @@ impl PackSet {
         self.table().by_name.len()
     }
 
-    /// What an announce says about them.
-    #[must_use]
-    pub fn announced(&self) -> Vec<AnnouncedPack> {
-        self.table().by_name.values().map(|active| active.announced()).collect()
-    }
-
     /// The active packs.
     #[must_use]
     pub fn active(&self) -> Vec<Arc<Active>> {
@@ -203,52 +215,28 @@ impl PackSet {
         self.changed.notified().await;
     }
 
-    /// Installs a component and makes it the active version of its name.
-    pub async fn install(&self, bytes: Bytes, now: Time) -> Result<Installed, Failure> {
-        let mut index = self.index.lock().await;
-        let digest = sha256(&bytes);
-        let pack = self.host.load(bytes.clone()).await?;
-        if Some(digest) == embedded_digest(pack.name()) {
-            let name = pack.name().to_owned();
-            return self.switch(&mut index, &name, None).await;
-        }
-        let active = Arc::new(Active::of(pack, false)?);
-        self.table().admits(&active)?;
-        let mut next = index.clone();
-        let entry = next.packs.entry(active.name().to_owned()).or_default();
-        if !entry.has(digest) {
-            let version = active.pack().version().to_owned();
-            entry.versions.push(Version { digest: digest.to_string(), version, installed_at: now.0 });
-        }
-        entry.activate(Some(digest));
-        // Also when it is here already: to deploy again is how a damaged file is mended.
-        let shelf = self.shelf.clone();
-        blocking(move || shelf.put(digest, &bytes)).await?;
-        self.commit(&mut index, next, active)
-    }
-
-    /// Makes an installed version, or the embedded one, the active one.
-    pub async fn activate(&self, name: &str, digest: Digest) -> Result<Installed, Failure> {
+    /// Makes an installed version, or the embedded one, the active one. To name an older one is the caller's signed word.
+    pub async fn activate(&self, name: &str, digest: Digest, trust: &Trust) -> Result<Installed, Failure> {
         let mut index = self.index.lock().await;
         if embedded_digest(name) == Some(digest) {
-            return self.switch(&mut index, name, None).await;
+            return self.switch(&mut index, name, None, trust).await;
         }
         match index.packs.get(name) {
-            Some(entry) if entry.has(digest) => self.switch(&mut index, name, Some(digest)).await,
+            Some(entry) if entry.has(digest) => self.switch(&mut index, name, Some(digest), trust).await,
             Some(_) => Err(unknown(format!("version {} of pack `{name}` is not on this node", digest.short()))),
             None => Err(no_pack(name)),
         }
     }
 
     /// Makes the version that was active before the active one.
-    pub async fn rollback(&self, name: &str) -> Result<Installed, Failure> {
+    pub async fn rollback(&self, name: &str, trust: &Trust) -> Result<Installed, Failure> {
         let mut index = self.index.lock().await;
         let Some(entry) = index.packs.get(name) else {
             return Err(if is_embedded(name) { nothing_before(name) } else { no_pack(name) });
         };
         match entry.previous() {
             None if entry.active.is_none() || !is_embedded(name) => Err(nothing_before(name)),
-            previous => self.switch(&mut index, name, previous).await,
+            previous => self.switch(&mut index, name, previous, trust).await,
         }
     }
 
@@ -258,40 +246,63 @@ impl PackSet {
         let Some(entry) = index.packs.get(name) else {
             return Err(if is_embedded(name) {
                 Failure::new(Code::BadParams, format!("pack `{name}` came with the agent and cannot be removed"))
-                    .hint("its powers can be denied: agent deny PACK POWER")
+                    .hint(format!("its powers can be denied on that machine: agent deny {name} POWER"))
             } else {
                 no_pack(name)
             });
         };
         let removed = entry.versions.iter().filter_map(|version| version.digest.parse().ok()).collect();
         let embedded = self.embedded.get(name).cloned();
-        let others = self.others(name);
         if let Some(embedded) = &embedded {
-            Table::of(others.clone()).admits(embedded)?;
+            self.table().without(name).admits(embedded)?;
         }
         let mut next = index.clone();
         next.packs.remove(name);
         self.shelf.keep(&mut next)?;
         *index = next;
-        self.publish(Table::of(others.into_iter().chain(embedded)));
+        self.publish(|table| match embedded {
+            Some(embedded) => table.with(embedded),
+            None => table.without(name),
+        });
         Ok(removed)
+    }
+
+    fn withheld(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, String>> {
+        self.withheld.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All versions there are, by name, the active first.
     pub async fn list(&self) -> Vec<Listed> {
         let index = self.index.lock().await.clone();
         let table = self.table();
-        let answers = |name: &str, digest: Digest| table.by_name.get(name).is_some_and(|active| active.digest() == digest);
+        let active = |name: &str, digest: Digest| table.by_name.get(name).filter(|active| active.digest() == digest);
+        let answers = |name: &str, digest: Digest| {
+            let found = active(name, digest);
+            (found.is_some(), found.and_then(|active| active.conduct().reason()))
+        };
         let mut all = Vec::new();
         for (name, active) in &self.embedded {
             let (digest, version) = (active.digest(), active.pack().version().to_owned());
-            all.push(Listed { name: name.clone(), version, digest, active: answers(name, digest), embedded: true, installed_at: None });
+            let (active, quarantined) = answers(name, digest);
+            let (name, installed_at, publisher, refused) = (name.clone(), None, None, None);
+            all.push(Listed { name, version, digest, active, embedded: true, quarantined, installed_at, publisher, refused });
         }
         for (name, entry) in &index.packs {
-            for Version { digest, version, installed_at } in &entry.versions {
+            for Version { digest, version, installed_at, publisher, .. } in &entry.versions {
                 let Ok(digest) = digest.parse() else { continue };
-                let (active, installed_at) = (answers(name, digest), Some(*installed_at));
-                all.push(Listed { name: name.clone(), version: version.clone(), digest, active, embedded: false, installed_at });
+                let (active, quarantined) = answers(name, digest);
+                let refused = self.withheld().get(&digest).filter(|_| !active && entry.active() == Some(digest)).cloned();
+                all.push(Listed {
+                    name: name.clone(),
+                    version: version.clone(),
+                    digest,
+                    active,
+                    embedded: false,
+                    quarantined,
+                    installed_at: Some(*installed_at),
+                    publisher: publisher.clone(),
+                    refused,
+                });
             }
         }
         all.sort_by(|a, b| (&a.name, !a.active, a.installed_at).cmp(&(&b.name, !b.active, b.installed_at)));
@@ -299,21 +310,20 @@ impl PackSet {
     }
 
     /// Loads a version that is here and makes it the active one; `None` is the embedded one.
-    async fn switch(&self, index: &mut Index, name: &str, digest: Option<Digest>) -> Result<Installed, Failure> {
+    async fn switch(&self, index: &mut Index, name: &str, digest: Option<Digest>, trust: &Trust) -> Result<Installed, Failure> {
         let active = match digest {
             None => self.embedded.get(name).cloned().ok_or_else(|| no_pack(name))?,
-            Some(digest) => {
-                let shelf = self.shelf.clone();
-                let bytes = blocking(move || shelf.get(digest)).await?;
-                Arc::new(Active::of(self.host.load(bytes).await?, false)?)
-            }
+            Some(digest) => Arc::new(shelved(&self.host, &self.shelf, trust, digest).await?),
         };
         self.table().admits(&active)?;
         let mut next = index.clone();
         match next.packs.get_mut(name) {
             Some(entry) => entry.activate(digest),
             // Only the embedded one is here and it answers already.
-            None => return Ok(Installed { replaced: None, active }),
+            None => {
+                active.conduct().forgive();
+                return Ok(Installed { replaced: None, active });
+            }
         }
         self.commit(index, next, active)
     }
@@ -322,18 +332,19 @@ impl PackSet {
     fn commit(&self, index: &mut Index, mut next: Index, active: Arc<Active>) -> Result<Installed, Failure> {
         self.shelf.keep(&mut next)?;
         *index = next;
+        active.conduct().forgive();
+        self.withheld().remove(&active.digest());
         let before = self.named(active.name()).map(|before| before.digest());
-        let others = self.others(active.name());
-        self.publish(Table::of(others.into_iter().chain([active.clone()])));
+        self.publish(|table| table.with(active.clone()));
         Ok(Installed { replaced: before.filter(|before| *before != active.digest()), active })
     }
 
-    fn others(&self, name: &str) -> Vec<Arc<Active>> {
-        self.table().by_name.values().filter(|active| active.name() != name).cloned().collect()
-    }
-
-    fn publish(&self, table: Table) {
-        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+    /// Puts another picture in the table's place. Nobody else changes it in between.
+    fn publish(&self, change: impl FnOnce(&Table) -> Table) {
+        {
+            let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+            *table = Arc::new(change(&table));
+        }
         self.changed.notify_one();
     }
 }
@@ -348,7 +359,7 @@ pub fn active_of(index: &Index, name: &str) -> Option<(Digest, bool)> {
 }
 
 fn unknown(message: String) -> Failure {
-    Failure::new(Code::BadParams, message).hint("list what is here: relay pack list NODE")
+    Failure::new(Code::BadParams, message).hint("`relay pack list` shows what is there")
 }
 
 fn no_pack(name: &str) -> Failure {

@@ -12,7 +12,7 @@ use outhaul_link::tls::Roots;
 use outhaul_link::url::RelayUrl;
 use outhaul_protocol::cbor::Blob;
 use outhaul_protocol::error::{Code, Failure};
-use outhaul_protocol::frame::{Facts, Frame, Role};
+use outhaul_protocol::frame::{Facts, Frame, PAIR_DONE, Role};
 use outhaul_protocol::keys::{KeyId, PublicKey, SecretKey, X25519Public};
 use outhaul_protocol::objects::valid_name;
 use outhaul_protocol::pairing::{self, Attempts, Guest, GuestConfirming, PairingError, Proof, Welcomed};
@@ -85,6 +85,8 @@ pub struct Paired {
     pub relay: RelayUrl,
     /// whether it belonged to this fleet before
     pub again: bool,
+    /// whether the relay says that the operator was told; else the operator learns it when `agent run` connects
+    pub heard: bool,
 }
 
 /// How this machine and the operator know each other.
@@ -138,6 +140,8 @@ struct Run<'a> {
     key: &'a SecretKey,
     mailbox: X25519Public,
     name: Option<String>,
+    /// whether the code is the one shown here
+    shown: bool,
     relay: PublicKey,
     clock: &'a mut Clock,
     now: Time,
@@ -163,7 +167,7 @@ impl Run<'_> {
             Frame::Ping { token } => Ok(Step::Send(Box::new(Frame::Pong { token }))),
             Frame::PairPending { request, expires_at } => Ok(Step::Pending { request, expires_at: Time(expires_at) }),
             Frame::PairMessage { pairing, message } => self.message(pairing, &message.0),
-            Frame::PairEnd { code, message, .. } | Frame::Goodbye { code, message } => Err(ended(&code, &message)),
+            Frame::PairEnd { code, message, .. } | Frame::Goodbye { code, message } => Err(ended(&code, &message, self.shown)),
             // Newer relays may have more to say to a guest.
             _ => Ok(Step::Nothing),
         }
@@ -200,17 +204,29 @@ fn unproven(error: PairingError) -> Failure {
 }
 
 /// Why a pairing is over, in the relay's or the operator's words.
-fn ended(code: &str, message: &str) -> Failure {
+fn ended(code: &str, message: &str, shown: bool) -> Failure {
     let code = Code::parse(code).unwrap_or(Code::RelayRefused);
     let message: String = escape_control(message).chars().take(SENTENCE).collect();
     let failure = Failure::new(code, if message.is_empty() { "the pairing was ended by the other side".into() } else { message });
     match code {
+        Code::NotPaired if shown => failure.hint("the digits this machine shows are to be typed there; `agent pair` again shows new ones"),
         Code::NotPaired => {
             failure.hint("check the digits and the machine they came from; each code works once, `relay pair new` makes another")
         }
         Code::Expired => failure.hint("codes live for some minutes: make a new one with `relay pair new`"),
-        Code::Denied => failure.hint("an operator turned this machine away; ask them"),
+        Code::Denied => failure.hint("ask whoever runs that fleet; nothing was stored here"),
         Code::Busy => failure.hint("too many machines are being paired there; try again in a moment"),
+        _ => failure,
+    }
+}
+
+/// A revoked key stays so; the way back is a new one, and the owner's to take.
+pub(crate) fn anew(home: &Home, failure: Failure) -> Failure {
+    match (failure.code, &failure.hint) {
+        (Code::Revoked, None) => failure.hint(format!(
+            "it stays so; to come back as a new node, move `{}` away and pair again: agent pair --relay URL --code CODE",
+            home.join("agent/agent.key").display()
+        )),
         _ => failure,
     }
 }
@@ -236,7 +252,8 @@ fn sanitised(hostname: &str) -> Option<String> {
     Some(plain.trim_matches('-').to_owned()).filter(|name| valid_name(name))
 }
 
-/// Pairs this machine. On return it is on the disk, and the operator knows.
+/// Pairs this machine. On return it is on the disk; whether the operator knows is said in [`Paired::heard`]. After an
+/// error nothing of the fleet is.
 pub async fn pair(home: &Home, wish: &Wish, news: &mut (dyn FnMut(News<'_>) + Send)) -> Result<Paired, Failure> {
     let folder = home.agent()?;
     // A running agent holds the pins in memory and would write the old ones over the new.
@@ -245,10 +262,11 @@ pub async fn pair(home: &Home, wish: &Wish, news: &mut (dyn FnMut(News<'_>) + Se
     let knowledge = Knowledge::of(wish)?;
     let facts = crate::facts::gather();
     let name = wished_name(wish, &config, &facts)?;
-    let target = target(wish, &config)?;
+    let mut target = target(wish, &config)?;
     let (key, _) = outhaul_home::load_or_create_secret_key(&folder.join("agent.key"), SecretKey::generate)?;
     let mailbox = pins::mailbox(home)?.public();
     let mut clock = Clock::new(BUILT, Membership::load(home).ok().and_then(|before| before.clock_floor()));
+    target.roots.floor = Some(clock.floor());
 
     let identity = Identity { role: Role::Guest, key: &key, credential: Blob(Vec::new()), lookup: None };
     // Whoever answers: the operator's signed list says in the end whether this relay is one of the fleet's.
@@ -262,19 +280,32 @@ pub async fn pair(home: &Home, wish: &Wish, news: &mut (dyn FnMut(News<'_>) + Se
         key: &key,
         mailbox,
         name: name.clone(),
+        shown: knowledge.shown,
         relay: connected.relay,
         clock: &mut clock,
         now: unix_now(),
     };
-    let facts = facts.into_iter().chain(name.map(|name| ("name".to_owned(), name))).collect();
+    // Somebody has to recognise this machine among those that wait. With a code nobody does: what it is goes sealed.
+    let facts = match knowledge.slot {
+        0 => facts.into_iter().chain(name.map(|name| ("name".to_owned(), name))).collect(),
+        _ => Facts::new(),
+    };
     send(&mut connected, Frame::PairJoin { slot: knowledge.slot, message: Blob(join), facts }).await?;
-    let welcomed = converse(&mut connected, &mut run, &knowledge, key.id(), news).await?;
+    let welcomed = converse(&mut connected, &mut run, &knowledge, key.id(), news).await.map_err(|failure| anew(home, failure));
     let pairing = run.pairing.unwrap_or_default();
-
-    let paired = keep(home, wish, &target, key.id(), &welcomed, &clock)?;
-    send(&mut connected, Frame::PairMessage { pairing, message: Blob(welcomed.stored()) }).await?;
-    linger(connected).await;
-    Ok(paired)
+    let kept = welcomed.and_then(|welcomed| Ok((keep(home, wish, &target, key.id(), &welcomed, &clock)?, welcomed)));
+    match kept {
+        Ok((mut paired, welcomed)) => {
+            // It belongs to the fleet now, whatever becomes of the link: a lost last word is no failure.
+            let last = Frame::PairMessage { pairing, message: Blob(welcomed.stored()) };
+            paired.heard = send(&mut connected, last).await.is_ok() && linger(connected).await;
+            Ok(paired)
+        }
+        Err(failure) => {
+            give_up(connected, pairing, failure.code).await;
+            Err(failure)
+        }
+    }
 }
 
 fn target(wish: &Wish, config: &AgentConfig) -> Result<Target, Failure> {
@@ -283,7 +314,7 @@ fn target(wish: &Wish, config: &AgentConfig) -> Result<Target, Failure> {
         Failure::new(Code::BadUsage, "which relay? none is named").hint("add --relay ws://HOST:8765 or --relay wss://HOST")
     })?;
     let ca = wish.ca.clone().or_else(|| config.ca.clone());
-    Ok(Target { url: RelayUrl::parse(relay)?, roots: Roots { ca }, allow_plaintext: config.allow_plaintext })
+    Ok(Target { url: RelayUrl::parse(relay)?, roots: Roots { ca, floor: None }, allow_plaintext: config.allow_plaintext })
 }
 
 async fn send(connected: &mut Connected, frame: Frame) -> Result<(), Failure> {
@@ -346,7 +377,7 @@ async fn converse(
     }
 }
 
-/// Writes what the pairing brought: pins first, then where the relay is.
+/// Writes what the pairing brought: where the relay is first, and last the pins, which are what counts.
 fn keep(home: &Home, wish: &Wish, target: &Target, node: KeyId, welcomed: &Welcomed, clock: &Clock) -> Result<Paired, Failure> {
     let fleet = welcomed.welcome().fleet.id();
     let before = match pins::current_fleet(home) {
@@ -377,22 +408,35 @@ fn keep(home: &Home, wish: &Wish, target: &Target, node: KeyId, welcomed: &Welco
         reading,
     );
     membership.absorb(home)?;
-    membership.store(home)?;
     config.save()?;
+    membership.store(home)?;
     let name = membership.labels().name.clone();
-    Ok(Paired { node, name, fleet, relay: target.url.clone(), again: before == Some(fleet) })
+    Ok(Paired { node, name, fleet, relay: target.url.clone(), again: before == Some(fleet), heard: false })
 }
 
-/// Lets the relay read our last message: a socket closed on unread bytes would take it back.
-async fn linger(mut connected: Connected) {
+/// Lets the relay read our last message: a socket closed on unread bytes would take it back. True when it says that it
+/// has passed it on.
+async fn linger(mut connected: Connected) -> bool {
     let over = async {
         while let Ok(bytes) = connected.socket.receive().await {
-            if matches!(Frame::decode(&bytes), Ok(Frame::PairEnd { .. } | Frame::Goodbye { .. })) {
-                break;
+            match Frame::decode(&bytes) {
+                Ok(Frame::PairEnd { code, .. }) => return code == PAIR_DONE,
+                Ok(Frame::Goodbye { .. }) => break,
+                _ => {}
             }
         }
+        false
     };
-    let _ = tokio::time::timeout(LINGER, over).await;
+    let heard = tokio::time::timeout(LINGER, over).await.unwrap_or(false);
+    connected.socket.close().await;
+    heard
+}
+
+/// Tells the operator that this machine has given up, as far as the link still carries that. The code only: the relay
+/// reads it, too.
+async fn give_up(mut connected: Connected, pairing: u64, code: Code) {
+    let end = Frame::PairEnd { pairing, code: code.as_str().into(), message: format!("the machine gave up: {code}") };
+    let _ = tokio::time::timeout(LINGER, connected.socket.send(end.encode())).await;
     connected.socket.close().await;
 }
 

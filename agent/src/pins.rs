@@ -10,6 +10,8 @@
 //! Signatures are checked again when the files are read, by the time they were accepted at: a certificate outlives the
 //! grant of who signed it, and whether others still take it is theirs to judge. Serials only rise.
 
+mod publishers;
+
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -20,11 +22,13 @@ use outhaul_protocol::chain::{RevokedSet, verify_kept_certificate, verify_relays
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::inner::Serials;
 use outhaul_protocol::keys::{Digest, KeyId, PublicKey, X25519Secret};
-use outhaul_protocol::objects::{Certificate, Node, NodeLabels, Relays, RevocationList, Revocations};
+use outhaul_protocol::objects::{Certificate, Node, NodeLabels, Relays, RevocationList, Revocations, Rotation};
 use outhaul_protocol::pairing::Welcome;
 use outhaul_protocol::signed::{Signed, Verified};
 use outhaul_protocol::time::{Clock, Reading, Time};
 use serde::{Deserialize, Serialize};
+
+use self::publishers::{Pinned, PinnedRecord};
 
 /// Seconds by which the floor on disk may lie behind: one write an hour, not one a heartbeat.
 const FLOOR_STEP: u64 = 3600;
@@ -35,7 +39,8 @@ pub struct Membership {
     folder: PathBuf,
     fleet: PublicKey,
     successor: Option<Digest>,
-    publishers: Vec<PublicKey>,
+    publishers: Vec<Pinned>,
+    rotations: Vec<Rotation>,
     certificate: Certificate,
     node: Verified<Node>,
     labels: NodeLabels,
@@ -60,12 +65,15 @@ struct Record {
     fleet: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     successor: Option<String>,
-    publishers: Vec<String>,
     certificate: String,
     relays: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     revocations: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    rotations: Vec<String>,
     accepted: Accepted,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    publishers: Vec<PinnedRecord>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,7 +128,8 @@ impl Membership {
             folder,
             fleet: welcome.fleet,
             successor: welcome.successor,
-            publishers: welcome.publishers.clone(),
+            publishers: welcome.publishers.iter().copied().map(Pinned::new).collect(),
+            rotations: Vec::new(),
             certificate: welcome.certificate.clone(),
             node,
             labels,
@@ -138,6 +147,8 @@ impl Membership {
         self.state = Kept { boot_count: state.boot_count, clock_floor: self.state.clock_floor.max(state.clock_floor) };
         // A record that cannot be read is about to be replaced.
         let Ok(before) = Membership::load_fleet(home, self.fleet.id()) else { return Ok(()) };
+        self.keep_publishers_of(&before.publishers);
+        self.rotations = before.rotations;
         if before.relays.serial > self.relays.serial {
             self.relays = before.relays;
         }
@@ -202,13 +213,16 @@ impl Membership {
                 (Some(list), revoked)
             }
         };
-        let publishers = record.publishers.iter().map(|text| key(text)).collect::<Result<_, _>>()?;
+        let publishers = record.publishers.iter().map(Pinned::of_record).collect::<Result<_, _>>()?;
+        let rotation = |text: &String| Rotation::decode(&bytes("rotations", text)?).map_err(|error| format!("key `rotations`: {error}"));
+        let rotations = record.rotations.iter().map(rotation).collect::<Result<_, _>>()?;
         let labels = node.labels();
         Ok(Membership {
             folder,
             fleet,
             successor,
             publishers,
+            rotations,
             certificate,
             node,
             labels,
@@ -224,7 +238,8 @@ impl Membership {
         let record = Record {
             fleet: self.fleet.to_string(),
             successor: self.successor.map(|digest| digest.to_string()),
-            publishers: self.publishers.iter().map(ToString::to_string).collect(),
+            publishers: self.publishers.iter().map(Pinned::record).collect(),
+            rotations: self.rotations.iter().map(|rotation| STANDARD.encode(rotation.encode())).collect(),
             certificate: STANDARD.encode(self.certificate.encode()),
             relays: STANDARD.encode(self.relays.bytes()),
             revocations: self.revocations.as_ref().map(|list| STANDARD.encode(list.encode())),
@@ -355,12 +370,6 @@ impl Membership {
     #[must_use]
     pub fn successor(&self) -> Option<Digest> {
         self.successor
-    }
-
-    /// Keys that sign packs.
-    #[must_use]
-    pub fn publishers(&self) -> &[PublicKey] {
-        &self.publishers
     }
 
     /// What is revoked.

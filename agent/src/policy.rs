@@ -1,7 +1,9 @@
 //! What packs may do on this machine: the grants of `agent.toml`, read again when the file has changed.
 //!
-//! A grant belongs to an embedded pack's name, or to one digest. Names that are not embedded are anybody's who may
-//! deploy, so a table under such a name counts only for the version in its `digest`. What narrows (`gpu = false`)
+//! A grant belongs to an embedded pack's name, to a name *and* its publisher, or to one digest. Names that are not
+//! embedded are anybody's who may deploy, so a table under such a name counts only for the pack of the publisher, or
+//! the version, that stands in it. A new version by the same publisher keeps its grants; a power that it asks for
+//! beyond what the owner decided on is refused, and said to wait for the owner. What narrows (`gpu = false`)
 //! counts for the name whatever the version. A call keeps the grants it began with: they are handed out as one `Arc`.
 
 use std::collections::HashMap;
@@ -17,6 +19,7 @@ use outhaul_protocol::keys::Digest;
 
 use crate::config::{AgentConfig, FILE, PackKey, PackPolicy, ReadOnly};
 use crate::run::PolicyLimits;
+use crate::trust::Origin;
 
 /// A policy and the file it was read from.
 #[derive(Debug, Clone)]
@@ -33,9 +36,15 @@ impl Policy {
         Ok(Policy { path: path.to_owned(), config: AgentConfig::read(path)? })
     }
 
-    /// What a pack may. `embedded` when it came with this agent.
+    /// What a pack may that has no publisher. `embedded` when it came with this agent.
     #[must_use]
     pub fn grants(&self, pack: &str, digest: &[u8; 32], embedded: bool) -> Grants {
+        self.grants_by(pack, digest, if embedded { &Origin::Embedded } else { &Origin::Nobody })
+    }
+
+    /// What a pack may.
+    #[must_use]
+    pub fn grants_by(&self, pack: &str, digest: &[u8; 32], origin: &Origin) -> Grants {
         let digest = Digest(*digest);
         let defaults = &self.config.defaults.powers;
         let mut grants = Grants {
@@ -46,7 +55,7 @@ impl Policy {
         };
         let named = self.config.packs.get(&PackKey::Name(pack.to_owned()));
         let of_digest = self.config.packs.get(&PackKey::Digest(digest));
-        let theirs = named.filter(|table| belongs(table, digest, embedded));
+        let theirs = named.filter(|table| belongs(table, digest, origin));
         grants.kv = kept(pack, digest, theirs, of_digest);
         for table in [theirs, of_digest].into_iter().flatten() {
             grants.gpu |= table.gpu == Some(true);
@@ -57,6 +66,10 @@ impl Policy {
             if let Some(camera) = &table.camera {
                 grants.camera = Some(camera.clone()).filter(|camera| camera.all || !camera.devices.is_empty());
             }
+            if let Some(http) = &table.http {
+                grants.http = Some(Arc::new(http.clone())).filter(|http| !http.hosts.is_empty());
+            }
+            grants.secrets.names.extend(table.secrets.names.iter().cloned());
             if let Some(folders) = &table.files {
                 let grant = files::Grant { folders: folders.clone(), keep_out: self.own() };
                 grants.files = Some(grant).filter(|grant| !grant.folders.is_empty());
@@ -68,6 +81,18 @@ impl Policy {
             grants.system &= table.system != Some(false);
         }
         grants
+    }
+
+    /// The powers that a version asks for beyond what the owner decided on when granting to an older one, and that are
+    /// refused until the owner speaks again.
+    #[must_use]
+    pub fn waiting(&self, pack: &str, digest: &[u8; 32], origin: &Origin, powers: &[Power]) -> Vec<Power> {
+        let table = self.config.packs.get(&PackKey::Name(pack.to_owned()));
+        let asked = table.filter(|table| belongs(table, Digest(*digest), origin)).and_then(|table| table.asked.as_ref());
+        let Some(asked) = asked else { return Vec::new() };
+        let grants = self.grants_by(pack, digest, origin);
+        let waits = |power: &Power| !is_granted(&grants, *power) && !asked.iter().any(|known| known == power.name());
+        powers.iter().copied().filter(waits).collect()
     }
 
     /// The folder that holds this file, and with it keys and packs: no grant reaches into it, so that a pack with a generous one can
@@ -91,20 +116,27 @@ impl Policy {
 }
 
 /// What a pack may keep, and as whose. The values belong to the table that grants them, so that they outlive the versions it is for, and
-/// no pack gets at them that is not granted that table: a name's where it grants them, a digest's else.
+/// no pack gets at them that is not granted that table: a name's (and its publisher's) where it grants them, a digest's else.
 fn kept(pack: &str, digest: Digest, named: Option<&PackPolicy>, of_digest: Option<&PackPolicy>) -> Option<kv::Grant> {
     let said = |table: Option<&PackPolicy>| table.and_then(|table| table.kv);
     let (by_name, by_digest) = (said(named), said(of_digest));
-    let owner = if by_name.is_some_and(|kib| kib > 0) { format!("name-{pack}") } else { format!("sha256-{digest}") };
+    let publisher = named.and_then(|table| table.publisher.as_ref());
+    let owner = match (by_name, publisher) {
+        (None | Some(0), _) => format!("sha256-{digest}"),
+        (Some(_), Some(key)) => format!("by-{}-{pack}", key.0.id()),
+        (Some(_), None) => format!("name-{pack}"),
+    };
     by_digest.or(by_name).filter(|kib| *kib > 0).map(|max_kib| kv::Grant { max_kib, owner })
 }
 
 /// Whether a name's table is for this version.
 #[must_use]
-pub fn belongs(table: &PackPolicy, digest: Digest, embedded: bool) -> bool {
-    match table.digest {
-        Some(wanted) => wanted == digest,
-        None => embedded,
+pub fn belongs(table: &PackPolicy, digest: Digest, origin: &Origin) -> bool {
+    match (&table.publisher, table.digest) {
+        (None, None) => *origin == Origin::Embedded,
+        (publisher, wanted) => {
+            publisher.as_ref().is_none_or(|key| origin.is_by(&key.0.id())) && wanted.is_none_or(|wanted| wanted == digest)
+        }
     }
 }
 
@@ -117,6 +149,8 @@ pub fn is_granted(grants: &Grants, power: Power) -> bool {
         Power::Gpu => grants.gpu,
         Power::System => grants.system,
         Power::Camera => grants.camera.is_some(),
+        Power::Http => grants.http.is_some(),
+        Power::Secrets => !grants.secrets.names.is_empty(),
         Power::Files => grants.files.is_some(),
         Power::Kv => grants.kv.is_some(),
     }
@@ -125,7 +159,8 @@ pub fn is_granted(grants: &Grants, power: Power) -> bool {
 /// What the owner would type to grant a power.
 #[must_use]
 pub fn remedy(pack: &str, power: Power) -> String {
-    format!("agent allow {pack} {power}{}", power.item())
+    let item = power.item().map(|item| format!(" {item}")).unwrap_or_default();
+    format!("agent allow {pack} {}{item}", power.name())
 }
 
 /// Why a power is not there, and the way out.
@@ -144,8 +179,9 @@ pub struct PolicyFile {
 #[derive(Debug)]
 struct State {
     stamp: Option<Stamp>,
+    edition: u64,
     policy: Policy,
-    grants: HashMap<(String, [u8; 32], bool), Arc<Grants>>,
+    grants: HashMap<(String, [u8; 32], Origin), Arc<Grants>>,
 }
 
 /// Grants kept ready at most; a pack's versions come and go.
@@ -185,13 +221,13 @@ impl PolicyFile {
     pub fn at(path: PathBuf) -> Result<Self, Failure> {
         let stamp = stamp(&path);
         let policy = Policy::load(&path)?;
-        Ok(PolicyFile { path, state: RwLock::new(State { stamp, policy, grants: HashMap::new() }) })
+        Ok(PolicyFile { path, state: RwLock::new(State { stamp, edition: 0, policy, grants: HashMap::new() }) })
     }
 
     /// What a pack may now. One `stat` of the file; the rest is a lookup.
     #[must_use]
-    pub fn grants_for(&self, pack: &str, digest: &[u8; 32], embedded: bool) -> Arc<Grants> {
-        let key = (pack.to_owned(), *digest, embedded);
+    pub fn grants_for(&self, pack: &str, digest: &[u8; 32], origin: &Origin) -> Arc<Grants> {
+        let key = (pack.to_owned(), *digest, origin.clone());
         if let Some(ready) = self.current().grants.get(&key) {
             return ready.clone();
         }
@@ -199,9 +235,21 @@ impl PolicyFile {
         if state.grants.len() >= READY {
             state.grants.clear();
         }
-        let grants = Arc::new(state.policy.grants(pack, digest, embedded));
+        let grants = Arc::new(state.policy.grants_by(pack, digest, origin));
         state.grants.insert(key, grants.clone());
         grants
+    }
+
+    /// What a pack asks for that waits for the owner now.
+    #[must_use]
+    pub fn waiting_for(&self, pack: &str, digest: &[u8; 32], origin: &Origin, powers: &[Power]) -> Vec<Power> {
+        self.current().policy.waiting(pack, digest, origin, powers)
+    }
+
+    /// Rises when a changed file has been read: until then every pack's grants are what they were. One `stat`.
+    #[must_use]
+    pub fn edition(&self) -> u64 {
+        self.current().edition
     }
 
     /// The owner's ceilings now.
@@ -239,6 +287,7 @@ impl PolicyFile {
             Ok(policy) => {
                 tracing::info!(path = %self.path.display(), "policy read again");
                 state.policy = policy;
+                state.edition += 1;
                 state.grants.clear();
             }
             Err(failure) => tracing::error!(reason = %failure.message, "the changed policy is broken; the last good one stays"),
@@ -249,6 +298,7 @@ impl PolicyFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use outhaul_protocol::keys::{PublicKey, SecretKey};
 
     const MINE: [u8; 32] = [1; 32];
     const OTHER: [u8; 32] = [2; 32];
@@ -321,6 +371,51 @@ mod tests {
         assert!(grants.camera.is_none() && !grants.system && grants.gpu);
     }
 
+    fn by(keys: &[u8]) -> Origin {
+        Origin::Publisher(keys.iter().map(|n| key(*n).id()).collect())
+    }
+
+    fn key(n: u8) -> PublicKey {
+        SecretKey::from_bytes(&[n; 32]).public()
+    }
+
+    #[test]
+    fn a_deployed_name_is_granted_to_its_publisher_in_every_version_and_to_nobody_else() {
+        let policy = policy(&format!("[packs.thermal]\npublisher = \"{}\"\ncamera = true", key(1)));
+        let camera = |digest: [u8; 32], origin: &Origin| policy.grants_by("thermal", &digest, origin).camera.is_some();
+        assert!(camera(MINE, &by(&[1])) && camera(OTHER, &by(&[1])), "versions come and go");
+        assert!(camera(MINE, &by(&[1, 2])) && camera(MINE, &by(&[9, 1])), "keys of one publisher are one");
+        assert!(!camera(MINE, &by(&[2])) && !camera(MINE, &Origin::Nobody) && !camera(MINE, &Origin::Embedded));
+        assert!(policy.grants_by("other", &MINE, &by(&[1])).camera.is_none());
+    }
+
+    #[test]
+    fn values_are_a_publishers_whatever_version_or_key_it_signs_with() {
+        let policy = policy(&format!("[packs.thermal]\npublisher = \"{}\"\nkv = true", key(1)));
+        let owner = |digest: [u8; 32], origin: &Origin| policy.grants_by("thermal", &digest, origin).kv.map(|kv| kv.owner);
+        let mine = Some(format!("by-{}-thermal", key(1).id()));
+        assert_eq!([owner(MINE, &by(&[1])), owner(OTHER, &by(&[1])), owner(OTHER, &by(&[2, 1]))], [mine.clone(), mine.clone(), mine]);
+        assert_eq!(owner(MINE, &by(&[2])), None);
+    }
+
+    #[test]
+    fn publisher_and_digest_together_must_both_fit() {
+        let policy = policy(&format!("[packs.thermal]\npublisher = \"{}\"\ndigest = \"{}\"\ncamera = true", key(1), hex::encode(MINE)));
+        let camera = |digest: [u8; 32], origin: &Origin| policy.grants_by("thermal", &digest, origin).camera.is_some();
+        assert!(camera(MINE, &by(&[1])) && !camera(OTHER, &by(&[1])) && !camera(MINE, &by(&[2])));
+    }
+
+    #[test]
+    fn a_version_that_asks_for_more_waits_and_keeps_what_it_had() {
+        let text = format!("[packs.thermal]\npublisher = \"{}\"\nasked = [\"camera\", \"log\"]\ncamera = true", key(1));
+        let policy = policy(&text);
+        let waiting = |origin: &Origin, powers: &[Power]| policy.waiting("thermal", &MINE, origin, powers);
+        assert_eq!(waiting(&by(&[1]), &[Power::Log, Power::Camera]), []);
+        assert_eq!(waiting(&by(&[1]), &[Power::Camera, Power::Process, Power::Gpu]), [Power::Process], "`gpu` is everybody's");
+        assert!(policy.grants_by("thermal", &OTHER, &by(&[1])).camera.is_some());
+        assert_eq!(waiting(&by(&[2]), &[Power::Process]), [], "the owner never spoke about that one");
+    }
+
     #[test]
     fn a_digest_is_granted_whatever_its_name_and_no_table_undoes_a_refusal() {
         let text =
@@ -335,10 +430,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("agent.toml");
         let file = PolicyFile::at(path.clone()).expect("no file yet");
-        let before = file.grants_for("system", &MINE, true);
-        assert!(Arc::ptr_eq(&before, &file.grants_for("system", &MINE, true)), "kept ready");
+        let before = file.grants_for("system", &MINE, &Origin::Embedded);
+        assert!(Arc::ptr_eq(&before, &file.grants_for("system", &MINE, &Origin::Embedded)), "kept ready");
         std::fs::write(&path, "[packs.system]\nprocess = { allow = [\"df\"] }\n[limits]\ncalls = 3").expect("written");
-        assert!(file.grants_for("system", &MINE, true).process.is_some() && before.process.is_none());
+        assert!(file.grants_for("system", &MINE, &Origin::Embedded).process.is_some() && before.process.is_none());
+        assert_eq!((file.edition(), file.edition()), (1, 1), "read once");
         assert_eq!(file.limits().calls, 3);
     }
 
@@ -349,16 +445,32 @@ mod tests {
         std::fs::write(&path, "[packs.camera]\ncamera = true").expect("written");
         let file = PolicyFile::at(path.clone()).expect("good");
         std::fs::write(&path, "[packs.camera]\ncamera = tru").expect("written");
-        assert!(file.grants_for("camera", &MINE, true).camera.is_some());
+        assert!(file.grants_for("camera", &MINE, &Origin::Embedded).camera.is_some());
+        assert_eq!(file.edition(), 0, "nothing counts that was not before");
         std::fs::write(&path, "[packs.camera]\ncamera = false").expect("written");
-        assert!(file.grants_for("camera", &MINE, true).camera.is_none());
+        assert!(file.grants_for("camera", &MINE, &Origin::Embedded).camera.is_none());
+        assert_eq!(file.edition(), 1);
         std::fs::write(&path, "camera = tru").expect("written");
         assert!(PolicyFile::at(path).is_err(), "at start it is refused");
+    }
+
+    #[test]
+    fn hosts_and_secrets_are_granted_like_everything_else() {
+        let policy =
+            policy("[packs.system]\nsecrets = [\"token\"]\nhttp = { hosts = [\"api.example.org\"] }\n[packs.gpu]\nhttp = { hosts = [] }");
+        let granted = |pack: &str, embedded: bool| {
+            let grants = policy.grants(pack, &MINE, embedded);
+            (is_granted(&grants, Power::Http), is_granted(&grants, Power::Secrets))
+        };
+        assert_eq!(granted("system", true), (true, true));
+        assert_eq!(granted("system", false), (false, false), "a deployed pack of that name gets nothing");
+        assert_eq!(granted("gpu", true), (false, false), "a list without hosts is no grant");
     }
 
     #[test]
     fn a_refusal_says_what_to_type() {
         insta::assert_snapshot!(explain("system", Power::Process), @"this machine's policy does not let pack `system` use `process`; on that machine: agent allow system process PROGRAM");
         assert_eq!(remedy("camera", Power::Camera), "agent allow camera camera");
+        assert_eq!(remedy("shots", Power::Http), "agent allow shots http HOST");
     }
 }

@@ -1,8 +1,8 @@
 //! The agent's run: one [`Node`] for as long as the process lives, one [`Link`] after another. Dials, serves until the
 //! link is lost, waits a jittered while, dials again; gives up only when the relay says that it never will.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use outhaul_home::Home;
@@ -12,12 +12,13 @@ use outhaul_link::dial::{self, Connected, Identity, Target};
 use outhaul_link::tls::Roots;
 use outhaul_link::url::RelayUrl;
 use outhaul_protocol::cbor::Blob;
-use outhaul_protocol::describe::{AnnounceContent, GpuSummary, Heartbeat};
+use outhaul_protocol::describe::{AnnounceContent, GpuSummary, Heartbeat, PackList};
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::Role;
 use outhaul_protocol::keys::{KeyId, PublicKey, SecretKey, random};
 use outhaul_protocol::limits;
 use outhaul_protocol::objects::Announce;
+use outhaul_protocol::publisher::Trust;
 use outhaul_protocol::signed::Signed;
 use outhaul_protocol::time::{Clock, Reading, Time};
 use tokio::sync::Notify;
@@ -26,11 +27,12 @@ use tokio_util::sync::CancellationToken;
 use crate::calls::Calls;
 use crate::config::AgentConfig;
 use crate::link::{self, Link};
-use crate::packs::PackSet;
+use crate::packs::{Active, PackSet};
 use crate::pins::Membership;
 use crate::policy::PolicyFile;
 use crate::prekey::Prekeys;
 use crate::receipts::Receipts;
+use crate::trust::trust_of;
 
 /// No clock that is right shows less: the day this version was begun, 2026-11-21.
 pub const BUILT: Time = Time(1_795_219_200);
@@ -64,6 +66,7 @@ pub struct Node {
     pub wake: Notify,
     membership: RwLock<Membership>,
     clock: Mutex<Clock>,
+    clock_sure: AtomicBool,
     announces: AtomicU64,
     facts: std::collections::BTreeMap<String, String>,
     link: Mutex<Option<Arc<Link>>>,
@@ -83,7 +86,12 @@ pub struct PolicyLimits {
 impl Node {
     async fn open(home: &Home, config: &AgentConfig) -> Result<Arc<Self>, Failure> {
         let folder = home.agent()?;
-        let key: SecretKey = outhaul_home::read_secret_key(&folder.join("agent.key"))?;
+        let path = folder.join("agent.key");
+        if !path.exists() {
+            return Err(Failure::new(Code::NotPaired, format!("this machine's key is gone: `{}`", path.display()))
+                .hint("put it back, or pair again for a new one: agent pair --relay URL --code CODE"));
+        }
+        let key: SecretKey = outhaul_home::read_secret_key(&path)?;
         let mut membership = Membership::load(home)?;
         let boot_count = membership.bump_boot()?;
         let clock = Clock::new(BUILT, membership.clock_floor());
@@ -91,8 +99,8 @@ impl Node {
         let now = clock.read(unix_now()).now;
         let prekeys = Prekeys::new(&key, membership.fleet().id(), boot, now);
         let receipts = Receipts::open(folder.join("receipts.toml"))?;
-        let packs = PackSet::open(home, config).await?;
-        Ok(Arc::new(Node {
+        let packs = PackSet::open(home, config, &trust_of(Some(&membership), config)).await?;
+        let node = Arc::new(Node {
             id: key.id(),
             key,
             boot,
@@ -106,10 +114,25 @@ impl Node {
             wake: Notify::new(),
             membership: RwLock::new(membership),
             clock: Mutex::new(clock),
+            clock_sure: AtomicBool::new(true),
             announces: AtomicU64::new(0),
             facts: crate::facts::gather(),
             link: Mutex::new(None),
-        }))
+        });
+        node.mind_the_clock();
+        Ok(node)
+    }
+
+    /// Says it once when the machine's clock cannot be right, and once when it can be again: expiry is judged by it.
+    fn mind_the_clock(&self) {
+        let (own, reading) = (unix_now(), self.reading());
+        match (self.clock_sure.swap(reading.sure, Ordering::Relaxed), reading.sure) {
+            (true, false) => {
+                tracing::warn!(clock = %own, taken_for = %reading.now, "this machine's clock cannot be right; what expires is judged by what it is taken for");
+            }
+            (false, true) => tracing::info!(clock = %own, "this machine's clock can be right again"),
+            _ => {}
+        }
     }
 
     /// The clock, with whether it is sure.
@@ -121,6 +144,17 @@ impl Node {
     /// Pins, certificate, revocations. Held briefly, never across a wait.
     pub fn membership(&self) -> RwLockReadGuard<'_, Membership> {
         self.membership.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn membership_mut(&self) -> RwLockWriteGuard<'_, Membership> {
+        self.membership.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whose packs are taken now.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
+        let config = self.policy.policy().config;
+        trust_of(Some(&self.membership()), &config)
     }
 
     /// The fleet key's id.
@@ -148,28 +182,26 @@ impl Node {
     /// A fleet-signed object: true when it was newer and is kept now.
     pub(crate) fn accept_notice(&self, kind: &str, signed: &[u8], chain: Vec<Blob>) -> Result<bool, Failure> {
         let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut membership = self.membership.write().unwrap_or_else(PoisonError::into_inner);
-        membership.accept_notice(kind, signed, chain, &mut clock, unix_now())
+        self.membership_mut().accept_notice(kind, signed, chain, &mut clock, unix_now())
     }
 
-    /// The powers that active packs ask for and policy does not grant, as `pack:power`, for people who look from afar.
-    pub(crate) fn denied_powers(&self) -> String {
-        let mut denied = Vec::new();
-        for active in self.packs.active() {
-            let grants = self.policy.grants_for(active.name(), &active.digest().0, active.embedded());
-            let missing = active.powers().iter().filter(|power| !crate::policy::is_granted(&grants, **power));
-            denied.extend(missing.map(|power| format!("{}:{}", active.name(), power.name())));
-        }
-        denied.sort();
-        denied.join(" ")
+    /// The packs that answer now, each with the powers that policy does not grant it, and those of them that wait for the
+    /// owner again.
+    pub(crate) fn pack_list(&self) -> PackList {
+        let announced = |active: &Active| {
+            let (name, digest, origin) = (active.name(), active.digest().0, active.origin());
+            let grants = self.policy.grants_for(name, &digest, origin);
+            let waiting = self.policy.waiting_for(name, &digest, origin, active.powers());
+            active.announced(|power| crate::policy::is_granted(&grants, power), &waiting)
+        };
+        PackList(self.packs.active().iter().map(|active| announced(active)).collect())
     }
 
-    /// A signed announce of what there is now.
-    pub(crate) fn announce(&self) -> Vec<u8> {
+    /// A signed announce of this list, and of the machine.
+    pub(crate) fn announce(&self, list: &PackList) -> Vec<u8> {
         let serial = self.announces.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut facts = self.facts.clone();
-        facts.insert(outhaul_protocol::native::DENIED_FACT.to_owned(), self.denied_powers());
-        let content = AnnounceContent { boot_count: self.boot_count, seq: serial, facts, packs: self.packs.announced(), counters: None };
+        let (boot_count, facts) = (self.boot_count, self.facts.clone());
+        let content = AnnounceContent { boot_count, seq: serial, facts, ..AnnounceContent::default() }.with_packs(list);
         let announce = Announce {
             iss: self.id,
             aud: self.fleet_id(),
@@ -187,6 +219,7 @@ impl Node {
 
     /// Keeps what changes slowly, forgets what is old, ends calls whose callers never came back.
     pub(crate) fn upkeep(&self) {
+        self.mind_the_clock();
         self.calls.sweep();
         let kept = Duration::from_secs(limits::CALL_KEPT_SECS);
         for running in self.calls.running() {
@@ -199,10 +232,7 @@ impl Node {
             clock.tick(unix_now());
             clock.floor()
         };
-        let kept = self
-            .receipts
-            .keep(false)
-            .and_then(|()| self.membership.write().unwrap_or_else(PoisonError::into_inner).keep_clock_floor(floor));
+        let kept = self.receipts.keep(false).and_then(|()| self.membership_mut().keep_clock_floor(floor));
         if let Err(failure) = kept {
             tracing::error!(reason = %failure.message, "cannot keep the agent's state");
         }
@@ -245,14 +275,14 @@ pub async fn run(home: &Home, shutdown: CancellationToken) -> Result<(), Failure
         match dialed {
             Ok(connected) => {
                 reachable = true;
-                tracing::info!(relay = %target.url, session = connected.session, "connected");
-                let ended = link::serve(node.clone(), connected, shutdown.clone(), || backoff.reset()).await;
+                tracing::debug!(relay = %target.url, session = connected.session, "the link is up");
+                let ended = link::serve(node.clone(), target.url.to_string(), connected, shutdown.clone(), || backoff.reset()).await;
                 if shutdown.is_cancelled() {
                     break Ok(());
                 }
                 tracing::warn!(reason = ended, "link lost");
             }
-            Err(failure) if is_final(failure.code) => break Err(failure),
+            Err(failure) if is_final(failure.code) => break Err(crate::pair::anew(home, failure)),
             Err(failure) => {
                 // A change of state is logged once, not per attempt.
                 if std::mem::replace(&mut reachable, false) {
@@ -281,7 +311,7 @@ fn target(home: &Home, config: &AgentConfig) -> Result<Target, Failure> {
             .hint("pair this machine first: agent pair --relay URL --code CODE")
     };
     let url = RelayUrl::parse(config.relay.as_deref().ok_or_else(unset)?)?;
-    Ok(Target { url, roots: Roots { ca: config.ca.clone() }, allow_plaintext: config.allow_plaintext })
+    Ok(Target { url, roots: Roots { ca: config.ca.clone(), floor: None }, allow_plaintext: config.allow_plaintext })
 }
 
 async fn connect(node: &Node, target: &Target) -> Result<Connected, Failure> {
@@ -290,7 +320,8 @@ async fn connect(node: &Node, target: &Target) -> Result<Connected, Failure> {
         (membership.certificate_bytes(), membership.relay_keys())
     };
     let identity = Identity { role: Role::Node, key: &node.key, credential: Blob(certificate), lookup: None };
-    dial::dial(target, identity, |relay| trust(&relays, relay)).await
+    let roots = Roots { floor: Some(node.reading().now), ..target.roots.clone() };
+    dial::dial(&Target { roots, ..target.clone() }, identity, |relay| trust(&relays, relay)).await
 }
 
 fn trust(relays: &[PublicKey], relay: &PublicKey) -> Result<(), Failure> {

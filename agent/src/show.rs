@@ -1,22 +1,27 @@
 //! What the agent's commands show and change without a running agent: the policy in effect, pack by pack, and how this
 //! machine stands. Nothing here loads a pack.
 
+pub(crate) mod whose;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use outhaul_home::Home;
-use outhaul_host::power::{files, process};
+use outhaul_host::power::{files, http, process};
 use outhaul_host::{Grants, Power};
-use outhaul_protocol::error::{Code, Failure};
-use outhaul_protocol::keys::{Digest, SecretKey};
+use outhaul_protocol::error::Failure;
+use outhaul_protocol::keys::{Digest, PublicKey, SecretKey};
 use serde_json::{Value as Json, json};
 
+use self::whose::{Known, Whose};
 use crate::config::{FILE, PackKey};
 use crate::edit::{ConfigEdit, Items};
-use crate::packs::{EMBEDDED, active_of, is_embedded};
+use crate::packs::{EMBEDDED, active_of};
 use crate::pins::{self, Membership};
 use crate::policy::{Policy, belongs};
 use crate::shelf::{Index, Shelf};
+use crate::trust;
+use crate::vault::Vault;
 
 /// What one pack may.
 #[derive(Debug)]
@@ -27,23 +32,41 @@ pub struct PackGrants {
     pub digest: Option<Digest>,
     /// Whether it came with the agent.
     pub embedded: bool,
+    /// The key that signed it.
+    pub publisher: Option<PublicKey>,
     /// What is granted.
     pub grants: Grants,
-    /// Why a table of the file does not count.
+    /// What it asks for that waits for the owner again.
+    pub waiting: Vec<Power>,
+    /// Why a table of the file does not count, or why the pack does not answer.
     pub remark: Option<String>,
 }
 
 impl PackGrants {
-    fn of(policy: &Policy, name: &str, digest: Digest, embedded: bool) -> Self {
-        let grants = policy.grants(name, &digest.0, embedded);
-        let table = policy.config.packs.get(&PackKey::Name(name.to_owned()));
-        let remark = table.filter(|table| !belongs(table, digest, embedded)).map(|table| match table.digest {
-            Some(other) => format!("[packs.{name}] is for version {}, another is active; grant anew what this one may", other.short()),
-            None => format!(
-                "[packs.{name}] names no digest, so it grants nothing: anybody who deploys can take a name; use `agent allow {name} …`"
+    fn of(policy: &Policy, known: &Known) -> Self {
+        let Known { name, digest, origin, .. } = known;
+        let table = policy.config.packs.get(&PackKey::Name(name.clone()));
+        let idle = table.filter(|table| !belongs(table, *digest, origin)).map(|table| match (&table.publisher, table.digest) {
+            (Some(key), _) if !origin.is_by(&key.0.id()) => {
+                format!("[packs.{name}] is for the pack of publisher {}, another's is active and gets nothing by it", key.0.id().short())
+            }
+            (_, Some(other)) => {
+                format!("[packs.{name}] is for version {}, another is active; grant anew what this one may", other.short())
+            }
+            _ => format!(
+                "[packs.{name}] names no publisher and no version, so it grants nothing: anybody who deploys can take a name; use `agent allow {name} …`"
             ),
         });
-        PackGrants { name: name.to_owned(), digest: Some(digest), embedded, grants, remark }
+        let refused = known.refused.as_ref().map(|why| format!("it does not answer: {why}"));
+        PackGrants {
+            name: name.clone(),
+            digest: Some(*digest),
+            embedded: known.embedded(),
+            publisher: known.key,
+            grants: policy.grants_by(name, &digest.0, origin),
+            waiting: policy.waiting(name, &digest.0, origin, &known.powers),
+            remark: refused.or(idle),
+        }
     }
 
     /// For people: one line per power.
@@ -51,12 +74,16 @@ impl PackGrants {
     pub fn text(&self) -> String {
         let which = match (self.embedded, self.digest) {
             (true, _) => "embedded".to_owned(),
-            (false, Some(digest)) => digest.short(),
+            (false, Some(digest)) => match &self.publisher {
+                Some(key) => format!("{}, by publisher {}", digest.short(), key.id().short()),
+                None => digest.short(),
+            },
             (false, None) => "not installed".to_owned(),
         };
         let mut out = format!("{} ({which})\n", self.name);
         for (power, detail) in lines(&self.grants) {
-            let _ = writeln!(out, "  {power:<8} {detail}");
+            let waits = if self.waiting.iter().any(|waiting| waiting.name() == power) { WAITS } else { "" };
+            let _ = writeln!(out, "  {power:<8} {detail}{waits}");
         }
         if let Some(remark) = &self.remark {
             let _ = writeln!(out, "  note: {remark}");
@@ -72,6 +99,8 @@ impl PackGrants {
             "name": self.name,
             "digest": self.digest.map(|digest| digest.to_string()),
             "embedded": self.embedded,
+            "publisher": self.publisher.map(|key| key.to_string()),
+            "waiting": self.waiting.iter().map(|power| power.name()).collect::<Vec<_>>(),
             "powers": {
                 "output": true,
                 "log": true,
@@ -80,12 +109,17 @@ impl PackGrants {
                 "process": grants.process,
                 "camera": grants.camera,
                 "kv": grants.kv,
+                "http": grants.http.as_deref(),
+                "secrets": grants.secrets,
                 "files": grants.files.as_ref().map(|grant| &grant.folders),
             },
             "remark": self.remark,
         })
     }
 }
+
+/// What stands behind a power that a new version asks for and an older one did not.
+const WAITS: &str = "; waiting: this version asks for it, none that you decided on did";
 
 /// Each power in words; what goes on over several lines has its name on the first.
 fn lines(grants: &Grants) -> Vec<(&'static str, String)> {
@@ -98,10 +132,28 @@ fn lines(grants: &Grants) -> Vec<(&'static str, String)> {
     let mut lines = vec![("system", yes(grants.system)), ("gpu", yes(grants.gpu))];
     lines.extend(named("process", grants.process.as_ref().map(programs).unwrap_or_default()));
     lines.push(("camera", camera));
-    let kv = grants.kv.as_ref().map_or_else(|| "denied".to_owned(), |kv| format!("{} KiB", kv.max_kib));
-    lines.push(("kv", kv));
-    lines.extend(named("files", grants.files.iter().flat_map(|grant| grant.folders.iter().map(folder)).collect()));
+    // Said where there is something to say: few packs ask for these, and what is not listed is not granted.
+    lines.extend(grants.files.iter().flat_map(|grant| named("files", grant.folders.iter().map(folder).collect())));
+    lines.extend(grants.http.as_ref().map(|http| ("http", http_line(http))));
+    lines.extend(Some(&grants.secrets.names).filter(|names| !names.is_empty()).map(|names| ("secrets", listed(names))));
+    lines.extend(grants.kv.as_ref().map(|kv| ("kv", format!("{} KiB", kv.max_kib))));
     lines
+}
+
+fn listed<T: std::fmt::Display>(list: impl IntoIterator<Item = T>) -> String {
+    list.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn http_line(grant: &http::Grant) -> String {
+    let mut text = format!("{} to {}", listed(&grant.methods), listed(&grant.hosts));
+    if !grant.private.is_empty() {
+        let _ = write!(text, "; private {}", listed(&grant.private));
+    }
+    for (origin, fields) in &grant.headers {
+        let _ = write!(text, "; {} added for {origin}", listed(fields.keys()));
+    }
+    let _ = write!(text, "; {} MiB, {} s, {} at once", grant.max_mib, grant.timeout_secs, grant.concurrent);
+    text
 }
 
 fn folder(folder: &files::Folder) -> String {
@@ -167,11 +219,9 @@ impl Effective {
     /// Reads policy and index of a home.
     pub fn read(home: &Home) -> Result<Self, Failure> {
         let policy = Policy::load(&home.join(FILE))?;
-        let index = Shelf::new(&home.join("agent")).index()?;
-        let mut packs: Vec<PackGrants> = names(&index)
-            .into_iter()
-            .filter_map(|name| active_of(&index, &name).map(|(digest, embedded)| PackGrants::of(&policy, &name, digest, embedded)))
-            .collect();
+        let (index, trust) = (Shelf::new(&home.join("agent")).index()?, trust::read(home)?);
+        let known = names(&index).into_iter().filter_map(|name| Known::of(&index, &trust, &name));
+        let mut packs: Vec<PackGrants> = known.map(|known| PackGrants::of(&policy, &known)).collect();
         let missing = policy
             .config
             .packs
@@ -186,7 +236,7 @@ impl Effective {
     /// For people.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut out = format!("policy of {}\n`output` and `log` are always granted\n\n", self.file.display());
+        let mut out = format!("policy of {}\n`output` and `log` are always granted; what is not listed is denied\n\n", self.file.display());
         self.packs.iter().for_each(|pack| out.push_str(&pack.text()));
         out
     }
@@ -212,7 +262,8 @@ fn absent(policy: &Policy, key: &PackKey) -> PackGrants {
         PackKey::Name(_) => policy.config.packs.get(key).and_then(|table| table.digest),
     };
     let grants = policy.grants(&key.to_string(), &digest.unwrap_or(Digest([0; 32])).0, false);
-    PackGrants { name: key.to_string(), digest, embedded: false, grants, remark: Some("no such pack is installed".into()) }
+    let remark = Some("no such pack is installed".into());
+    PackGrants { name: key.to_string(), digest, embedded: false, publisher: None, grants, waiting: Vec::new(), remark }
 }
 
 fn names(index: &Index) -> Vec<String> {
@@ -236,23 +287,31 @@ pub struct Change {
 /// Grants or denies, in `agent.toml`.
 pub fn change(home: &Home, pack: &str, power: Power, items: &Items, allow: bool) -> Result<Change, Failure> {
     let path = home.agent()?.join("agent.toml");
-    let index = Shelf::new(&home.join("agent")).index()?;
-    let whose = Whose::of(&index, pack, allow)?;
+    let (index, trust) = (Shelf::new(&home.join("agent")).index()?, trust::read(home)?);
+    let whose = Whose::of(&index, &trust, pack, allow)?;
     let mut edit = ConfigEdit::open(&path)?;
     let before = edit.text();
     let mut notes = whose.note.clone().into_iter().collect::<Vec<_>>();
     match allow {
-        true => notes.extend(edit.allow(&whose.key, whose.pin, power, items)?),
+        true => {
+            let version = whose.pin(&mut edit, &trust)?;
+            notes.extend(edit.allow(&whose.key, version, power, items)?);
+        }
         false => drop(edit.deny(&whose.key, power, items)?),
     }
+    whose.decided(&mut edit)?;
     let changed = edit.text() != before;
+    if allow {
+        notes.extend(unset_secrets(home, power, items)?);
+    }
     match changed {
         true => edit.save()?,
-        false => notes.push("nothing to change".into()),
+        false if notes.is_empty() => notes.push("nothing to change".into()),
+        false => {}
     }
     let policy = Policy::load(&path)?;
-    let now = match whose.digest {
-        Some((digest, embedded)) => PackGrants::of(&policy, &whose.name, digest, embedded),
+    let now = match &whose.active {
+        Some(active) => PackGrants::of(&policy, active),
         None => absent(&policy, &whose.key),
     };
     notes.extend(withheld(&now.grants));
@@ -271,53 +330,21 @@ fn withheld(grants: &Grants) -> Vec<String> {
         .collect()
 }
 
-/// Whom a grant is for: the table's key, and the digest to pin it to.
-#[derive(Debug)]
-struct Whose {
-    name: String,
-    key: PackKey,
-    pin: Option<Digest>,
-    digest: Option<(Digest, bool)>,
-    note: Option<String>,
-}
-
-impl Whose {
-    fn of(index: &Index, pack: &str, allow: bool) -> Result<Self, Failure> {
-        let wrong = || {
-            Failure::new(
-                Code::BadUsage,
-                format!("`{}` is neither a pack's name nor sha256: and 64 hexadecimal digits", pack.escape_debug()),
-            )
-        };
-        let key = PackKey::parse(pack).ok_or_else(wrong)?;
-        let whose = |key: PackKey, pin, digest| Whose { name: pack.to_owned(), key, pin, digest, note: None };
-        let PackKey::Name(name) = &key else {
-            return Ok(whose(key, None, None));
-        };
-        match active_of(index, name) {
-            Some((digest, true)) => Ok(whose(key, None, Some((digest, true)))),
-            // The name stays the embedded pack's: what answers in its place is granted by digest.
-            Some((digest, false)) if is_embedded(name) && allow => {
-                let note = format!("a deployed version of `{name}` is active; the grant is for that version, {}", digest.short());
-                Ok(Whose { note: Some(note), ..whose(PackKey::Digest(digest), None, Some((digest, false))) })
-            }
-            Some((digest, false)) if is_embedded(name) => {
-                let granted = whose(PackKey::Digest(digest), None, Some((digest, false)));
-                Ok(Whose {
-                    note: Some(format!("a deployed version of `{name}` is active; this is about that version, {}", digest.short())),
-                    ..granted
-                })
-            }
-            Some((digest, false)) => Ok(whose(key, Some(digest), Some((digest, false)))),
-            // Denying needs no version: what narrows counts for the name.
-            None if !allow => Ok(whose(key, None, None)),
-            None => {
-                let all = names(index).join(", ");
-                Err(Failure::new(Code::BadUsage, format!("no pack `{name}` is on this machine; there are {all}"))
-                    .hint("deploy it first, or grant one version ahead: agent allow sha256:DIGEST …"))
-            }
-        }
-    }
+/// What is granted and has no value yet: a pack's first request should not be the one to find out.
+fn unset_secrets(home: &Home, power: Power, items: &Items) -> Result<Vec<String>, Failure> {
+    let mut wanted = match power {
+        Power::Secrets => items.items.clone(),
+        Power::Http => items.web.secrets(),
+        _ => return Ok(Vec::new()),
+    };
+    wanted.sort_unstable();
+    wanted.dedup();
+    let set = Vault::new(home).names()?;
+    Ok(wanted
+        .iter()
+        .filter(|name| !set.contains(name))
+        .map(|name| format!("secret `{name}` is not set yet: agent secret set {name}"))
+        .collect())
 }
 
 /// How this machine stands.
@@ -407,16 +434,33 @@ mod tests {
     use super::*;
     use crate::shelf::{Entry, Version};
     use crate::testing::home;
+    use outhaul_protocol::error::Code;
 
     const DEPLOYED: [u8; 32] = [7; 32];
 
+    /// A pack of a publisher whom the owner trusts.
     fn install(home: &Home, name: &str, digest: [u8; 32]) {
+        trust::trust(home, &publisher(1).to_string(), Some("acme")).expect("trusted");
+        install_by(home, name, digest, Some(&publisher(1)), &[]);
+    }
+
+    fn install_by(home: &Home, name: &str, digest: [u8; 32], publisher: Option<&PublicKey>, powers: &[Power]) {
         let digest = Digest(digest).to_string();
         let shelf = Shelf::new(&home.agent().expect("made"));
         let mut index = shelf.index().expect("whole");
-        let versions = vec![Version { digest: digest.clone(), version: "1.0.0".into(), installed_at: 1 }];
+        let versions = vec![Version {
+            digest: digest.clone(),
+            version: "1.0.0".into(),
+            installed_at: 1,
+            publisher: publisher.map(ToString::to_string),
+            powers: powers.iter().map(|power| power.name().to_owned()).collect(),
+        }];
         index.packs.insert(name.to_owned(), Entry { active: Some(digest), previous: None, versions });
         shelf.keep(&mut index).expect("kept");
+    }
+
+    fn publisher(n: u8) -> PublicKey {
+        SecretKey::from_bytes(&[n; 32]).public()
     }
 
     fn words(words: &[&str]) -> Items {
@@ -441,12 +485,71 @@ mod tests {
     }
 
     #[test]
-    fn a_deployed_pack_is_granted_at_the_version_that_is_active() {
+    fn a_signed_pack_is_granted_to_its_publisher_in_every_version() {
+        let (_dir, home) = home();
+        let mine = publisher(1);
+        install(&home, "other", [9; 32]);
+        install_by(&home, "thermal", DEPLOYED, Some(&mine), &[Power::Log, Power::Camera]);
+        let before = file(&home);
+        allow(&home, "thermal", Power::Camera, &["video0"]).expect("allowed");
+        let added = file(&home).strip_prefix(&before).expect("nothing else changes").to_owned();
+        insta::assert_snapshot!(added.replace(&mine.to_string(), "KEY"), @r#"
+
+        [packs.thermal]
+        publisher = "KEY"
+        camera = { devices = ["video0"] }
+        asked = ["log", "camera"]
+        "#);
+        install_by(&home, "thermal", [8; 32], Some(&mine), &[Power::Log, Power::Camera, Power::Process]);
+        let shown = Effective::read(&home).expect("read");
+        let thermal = shown.packs.iter().find(|pack| pack.name == "thermal").expect("listed");
+        assert!(thermal.grants.camera.is_some() && thermal.waiting == [Power::Process] && thermal.remark.is_none(), "{thermal:?}");
+        insta::assert_snapshot!(thermal.text().replace(&mine.id().short(), "FINGERPRINT"), @r"
+        thermal (080808080808, by publisher FINGERPRINT)
+          system   granted
+          gpu      granted
+          process  denied; waiting: this version asks for it, none that you decided on did
+          camera   video0
+        ");
+        let denied = change(&home, "thermal", Power::Process, &Items::default(), false).expect("decided");
+        assert!(denied.changed && denied.now.waiting.is_empty() && denied.now.grants.process.is_none());
+    }
+
+    #[test]
+    fn a_grant_to_one_publisher_is_never_moved_to_another() {
+        let (_dir, home) = home();
+        let (mine, other) = (publisher(1), publisher(2));
+        for (key, name) in [(&mine, "mine"), (&other, "other")] {
+            trust::trust(&home, &key.to_string(), Some(name)).expect("trusted");
+        }
+        install_by(&home, "thermal", DEPLOYED, Some(&mine), &[Power::Camera]);
+        allow(&home, "thermal", Power::Camera, &[]).expect("allowed");
+        install_by(&home, "thermal", [8; 32], Some(&other), &[Power::Camera]);
+        let shown = Effective::read(&home).expect("read");
+        let thermal = shown.packs.iter().find(|pack| pack.name == "thermal").expect("listed");
+        assert!(thermal.grants.camera.is_none() && thermal.remark.as_ref().is_some_and(|text| text.contains("another's is active")));
+        let before = file(&home);
+        let failure = allow(&home, "thermal", Power::Process, &["uname"]).expect_err("whose would the camera be?");
+        assert!(failure.message.contains("is for the pack of publisher") && file(&home) == before, "{failure}");
+    }
+
+    #[test]
+    fn a_pack_whose_publisher_is_refused_is_said_not_to_answer() {
+        let (_dir, home) = home();
+        install_by(&home, "thermal", DEPLOYED, Some(&publisher(1)), &[]);
+        let text = Effective::read(&home).expect("read").text();
+        assert!(text.contains("note: it does not answer: the pack is signed by publisher"), "{text}");
+    }
+
+    #[test]
+    fn a_table_that_pins_a_version_goes_on_doing_so() {
         let (_dir, home) = home();
         install(&home, "thermal", DEPLOYED);
-        let change = allow(&home, "thermal", Power::Camera, &[]).expect("allowed");
-        assert!(change.now.grants.camera.is_some());
-        assert_eq!(file(&home), format!("[packs.thermal]\ndigest = \"{}\"\ncamera = true\n", hex::encode(DEPLOYED)));
+        let mut text = file(&home);
+        text.push_str(&format!("[packs.thermal]\ndigest = \"{}\"\n", hex::encode(DEPLOYED)));
+        std::fs::write(home.join(FILE), &text).expect("written");
+        assert!(allow(&home, "thermal", Power::Camera, &[]).expect("allowed").now.grants.camera.is_some());
+        assert_eq!(file(&home), format!("{text}camera = true\n"));
         install(&home, "thermal", [8; 32]);
         let shown = Effective::read(&home).expect("read").text();
         assert!(shown.contains("note: [packs.thermal] is for version 070707070707"), "{shown}");
@@ -455,12 +558,26 @@ mod tests {
     }
 
     #[test]
+    fn a_granted_secret_without_a_value_is_said() {
+        let (_dir, home) = home();
+        install(&home, "shots", DEPLOYED);
+        let notes = allow(&home, "shots", Power::Secrets, &["token"]).expect("allowed").notes;
+        assert_eq!(notes, ["secret `token` is not set yet: agent secret set token"]);
+        Vault::new(&home).set("token", &outhaul_protocol::secret::SecretBytes::new(b"x".to_vec())).expect("set");
+        let web = crate::edit::Web { headers: vec!["authorization=Bearer {secret:token}{secret:other}".into()], ..Default::default() };
+        let items = Items { web, ..words(&["api.example.org"]) };
+        let change = change(&home, "shots", Power::Http, &items, true).expect("allowed");
+        assert_eq!(change.notes, ["secret `other` is not set yet: agent secret set other"]);
+        assert!(change.now.text().contains("http     GET, HEAD to api.example.org; authorization added for api.example.org; 16 MiB"));
+    }
+
+    #[test]
     fn what_answers_in_place_of_an_embedded_pack_is_granted_by_digest() {
         let (_dir, home) = home();
         install(&home, "system", DEPLOYED);
         let change = allow(&home, "system", Power::Process, &["uname"]).expect("allowed");
         assert!(!change.now.embedded && change.now.grants.process.is_some());
-        assert!(file(&home).starts_with(&format!("[packs.\"sha256:{}\"]", hex::encode(DEPLOYED))), "{}", file(&home));
+        assert!(file(&home).contains(&format!("[packs.\"sha256:{}\"]", hex::encode(DEPLOYED))), "{}", file(&home));
     }
 
     #[test]
@@ -479,8 +596,9 @@ mod tests {
         let (_dir, home) = home();
         install(&home, "thermal", DEPLOYED);
         let text = "[packs.system]\nprocess = { allow = [\"df\", \"/usr/bin/uname\", { program = \"systemctl\", argv = [[\"status\", \"restart\"], \"nginx\"], concurrent = 2, output_mib = 16 }], env = [\"LANG\"], cwd = [\"/srv\"], max_secs = 3600 }\n\
-                    [packs.camera]\ncamera = { devices = [\"video0\"] }\n[packs.gpu]\nsystem = false\nkv = true\nfiles = [{ path = \"/srv/data\", read = true, list = true, at = \"/data\" }, { path = \"/srv/in\", create = true, max_mib = 5 }]\n[packs.thermal]\ncamera = true\n[packs.gone]\ncamera = true\n";
-        std::fs::write(home.join(FILE), text).expect("written");
+                    [packs.camera]\ncamera = { devices = [\"video0\"] }\n[packs.gpu]\nsystem = false\nkv = true\nfiles = [{ path = \"/srv/data\", read = true, list = true, at = \"/data\" }, { path = \"/srv/in\", create = true, max_mib = 5 }]\nsecrets = [\"token\"]\n[packs.thermal]\ncamera = true\n[packs.gone]\ncamera = true\n\
+                    [packs.gpu.http]\nhosts = [\"api.example.org\", \"http://10.0.0.5:8080\"]\nprivate = [\"10.0.0.5\"]\nheaders.\"api.example.org\" = { authorization = \"Bearer {secret:token}\" }\n";
+        std::fs::write(home.join(FILE), format!("{}{text}", file(&home))).expect("written");
         let shown = Effective::read(&home).expect("read");
         insta::assert_snapshot!(shown.text().replace(&home.path().display().to_string(), "HOME"));
         assert_eq!(shown.json()["packs"][2]["powers"]["process"]["max_secs"], 3600);

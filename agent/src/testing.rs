@@ -4,18 +4,21 @@ use std::collections::BTreeMap;
 
 use outhaul_home::Home;
 use outhaul_protocol::cbor::Blob;
+use outhaul_protocol::chain::{RevokedSet, verify_certificate, verify_relays, verify_revocations};
 use outhaul_protocol::keys::{KeyId, PublicKey, SecretKey, X25519Public, random};
 use outhaul_protocol::objects::{Certificate, Grant, Node, Relays, RevocationList, Revocations, Rights};
 use outhaul_protocol::pairing::Welcome;
 use outhaul_protocol::signed::{Payload, Signed};
-use outhaul_protocol::time::Time;
+use outhaul_protocol::time::{Reading, Time};
 
+use crate::pins::Membership;
 use crate::run::unix_now;
 
 pub(crate) struct Fleet {
     pub(crate) key: SecretKey,
     pub(crate) owner: SecretKey,
     pub(crate) relay: SecretKey,
+    pub(crate) publishers: Vec<PublicKey>,
 }
 
 pub(crate) fn signed<T: Payload>(by: &SecretKey, object: &T) -> Blob {
@@ -30,7 +33,7 @@ pub(crate) fn home() -> (tempfile::TempDir, Home) {
 
 impl Fleet {
     pub(crate) fn new() -> Self {
-        Fleet { key: SecretKey::generate(), owner: SecretKey::generate(), relay: SecretKey::generate() }
+        Fleet { key: SecretKey::generate(), owner: SecretKey::generate(), relay: SecretKey::generate(), publishers: vec![] }
     }
 
     pub(crate) fn id(&self) -> KeyId {
@@ -92,7 +95,20 @@ impl Fleet {
             certificate: Certificate { node: self.node(node, mailbox, name, 1), chain: self.chain() },
             relays: self.relays(1, unix_now()),
             revocations: Some(RevocationList { list: self.revocations(&self.key, 1, &[]), chain: vec![] }),
-            publishers: vec![],
+            publishers: self.publishers.clone(),
         }
+    }
+
+    /// What a machine of this fleet knows after its pairing; nothing is on disk yet.
+    pub(crate) fn member(&self, home: &Home, key: &SecretKey, name: &str, now: Reading) -> Membership {
+        let mailbox = crate::pins::mailbox(home).expect("made").public();
+        let welcome = self.welcome(key.public(), mailbox, name);
+        let fleet = self.key.public();
+        let node = verify_certificate(&fleet, &welcome.certificate, now, &RevokedSet::empty()).expect("stands");
+        let relays = verify_relays(&fleet, &welcome.relays.0, now).expect("stands");
+        let list = welcome.revocations.as_ref().expect("is there");
+        let verified = verify_revocations(&fleet, list, now, &RevokedSet::empty()).expect("stands");
+        let revoked = RevokedSet::empty().follow(&verified, &fleet).expect("first");
+        Membership::from_welcome(home, &welcome, node, relays, revoked, now)
     }
 }

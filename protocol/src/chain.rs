@@ -193,7 +193,7 @@ impl Authority {
     /// Whether the chain still stands: in time and unrevoked, link by link.
     pub fn stands(&self, clock: Reading, revoked: &RevokedSet) -> Result<(), Refusal> {
         for (link, grant) in self.numbered() {
-            let what = || format!("grant {link} of the chain");
+            let what = || refusal::grant(link);
             if revoked.has_grant(&grant.cti) {
                 return Err(Refusal::Revoked { what: what() });
             }
@@ -233,7 +233,7 @@ impl Authority {
                 Demand::Right(right) => return Err(Refusal::Right { link, right: right.word() }),
             }
             if evidence == Evidence::Channel && !grant.evidence_channel {
-                return Err(Refusal::Evidence { command: command.to_owned(), why: format!("grant {link} of the chain asks for it") });
+                return Err(Refusal::Evidence { command: command.to_owned(), why: format!("{} asks for it", refusal::grant(link)) });
             }
         }
         match demand {

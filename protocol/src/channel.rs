@@ -17,7 +17,7 @@ const TAG: usize = 16;
 /// flags and length before each part
 const PART_HEAD: usize = 3;
 /// bytes of an inner message in one Noise message
-const PART: usize = limits::NOISE - TAG - PART_HEAD;
+pub(crate) const PART: usize = limits::NOISE - TAG - PART_HEAD;
 const MORE: u8 = 1;
 
 /// Why a channel ended or never began. Deliberately says little: the peer may be anyone.

@@ -1,41 +1,13 @@
-//! Flow control of one call and of its channel: a sender never has more unacknowledged than the receiver granted.
-//! Counts are cumulative, so a credit that is repeated or late does no harm.
+//! Flow control: a sender never has more under way than the receiver granted. Counts are cumulative, so a credit that
+//! is repeated or late does no harm.
+//!
+//! Here are the windows of one call, which count its messages. [`channel`] has both ends of a channel, which count
+//! bytes; [`pool`] is what the channels of one link share, so that they never fill the relay's queue for that link.
 
-/// The sender's side.
-#[derive(Debug, Clone)]
-pub struct SendWindow {
-    sent: u64,
-    granted: u64,
-}
-
-impl SendWindow {
-    /// With the first window granted.
-    #[must_use]
-    pub fn new(window: u32) -> Self {
-        SendWindow { sent: 0, granted: u64::from(window) }
-    }
-
-    /// Bytes that may go now.
-    #[must_use]
-    pub fn room(&self) -> u64 {
-        self.granted.saturating_sub(self.sent)
-    }
-
-    /// Counts bytes that went; the caller asked [`SendWindow::room`] before.
-    pub fn take(&mut self, bytes: u64) {
-        self.sent += bytes;
-    }
-
-    /// The receiver has consumed `total` bytes since the start: a full window beyond it may be under way. A peer that
-    /// acknowledges what was never sent is lying.
-    pub fn acknowledge(&mut self, total: u64, window: u32) -> Result<(), Overrun> {
-        if total > self.sent {
-            return Err(Overrun);
-        }
-        self.granted = self.granted.max(total + u64::from(window));
-        Ok(())
-    }
-}
+pub mod channel;
+pub mod pool;
+#[cfg(test)]
+mod tests;
 
 /// The sender's side of one call: what was sent and not yet consumed, message by message.
 #[derive(Debug, Clone)]
@@ -87,7 +59,7 @@ impl CallWindow {
     }
 }
 
-/// The receiver's side.
+/// The receiver's side of one call.
 #[derive(Debug, Clone)]
 pub struct ReceiveWindow {
     window: u32,
@@ -122,61 +94,10 @@ impl ReceiveWindow {
         due.then(|| self.tell())
     }
 
-    /// The total to tell now, due or not.
+    /// The total to tell now, due or not. To be called for every credit that names it, whatever the occasion: what the
+    /// peer was told is what it may send on.
     pub fn tell(&mut self) -> u64 {
         self.told = self.consumed;
         self.told
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn a_sender_that_ignores_its_window_is_caught() {
-        let mut receiver = ReceiveWindow::new(100);
-        assert_eq!(receiver.receive(100), Ok(()));
-        assert_eq!(receiver.receive(1), Err(Overrun));
-    }
-
-    #[test]
-    fn a_call_window_frees_what_was_consumed_and_no_more() {
-        let mut window = CallWindow::new(100);
-        assert_eq!((window.take(60), window.has_room(60)), (0, false));
-        assert_eq!(window.take(40), 1);
-        assert_eq!(window.acknowledge(3), Err(Overrun));
-        assert_eq!((window.acknowledge(1), window.acknowledge(1)), (Ok(1), Ok(0)));
-        assert!(window.has_room(60) && !window.has_room(61));
-    }
-
-    #[test]
-    fn acknowledging_what_was_never_sent_is_caught() {
-        let mut sender = SendWindow::new(100);
-        sender.take(10);
-        assert_eq!(sender.acknowledge(11, 100), Err(Overrun));
-        assert_eq!(sender.acknowledge(10, 100), Ok(()));
-        assert_eq!(sender.room(), 100);
-    }
-
-    proptest! {
-        #[test]
-        fn an_honest_sender_never_overruns_and_never_stalls(steps in proptest::collection::vec((1u64..500, 1u64..500), 1..200)) {
-            let (mut sender, mut receiver) = (SendWindow::new(1000), ReceiveWindow::new(1000));
-            let mut waiting = 0u64;
-            for (send, consume) in steps {
-                let send = send.min(sender.room());
-                sender.take(send);
-                receiver.receive(send).expect("within the window");
-                waiting += send;
-                let consume = consume.min(waiting);
-                waiting -= consume;
-                if let Some(total) = receiver.consume(consume) {
-                    sender.acknowledge(total, 1000).expect("was sent");
-                }
-                prop_assert!(waiting > 0 || sender.room() > 0);
-            }
-        }
     }
 }

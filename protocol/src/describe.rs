@@ -1,7 +1,7 @@
-//! What a node says of itself: its packs' descriptions, its announce's content, its heartbeat. A description is
-//! addressed by the digest of its bytes, so a relay asks for each only once; the announce names digests and is signed
-//! as a whole (the signature is [`crate::objects`]' business). Texts are as their authors wrote them: whoever shows
-//! one escapes it ([`crate::text`]).
+//! What a node says of itself: its announce's content, the list of its packs, their descriptions, its heartbeat. The
+//! announce is signed as a whole (the signature is [`crate::objects`]' business) and names the list by its digest, the
+//! list names the descriptions by theirs: a relay asks for each only once, and whoever has verified the announce can
+//! take the rest from anybody. Texts are as their authors wrote them: whoever shows one escapes it ([`crate::text`]).
 
 use crate::cbor::{self, Cbor, DecodeError, Item, cbor_map};
 use crate::error::{Code, Failure};
@@ -37,6 +37,7 @@ pub mod fact {
 /// Types nest deeper than other objects: one level of CBOR for each of theirs.
 const DESCRIPTION: Ceiling = Ceiling { bytes: limits::DESCRIPTION, depth: limits::DEPTH * 2, items: limits::VALUE_ITEMS };
 const ANNOUNCE: Ceiling = Ceiling { bytes: limits::ANNOUNCE, depth: limits::DEPTH, items: limits::SIGNED_ITEMS };
+const PACK_LIST: Ceiling = Ceiling { bytes: limits::PACK_LIST, depth: limits::DEPTH, items: limits::SIGNED_ITEMS * 2 };
 
 cbor_map! {
     /// A pack as callers need it: what it wants and what it can do.
@@ -74,13 +75,15 @@ cbor_map! {
         1 => seq: u64,
         /// about the machine
         2 => facts: BTreeMap<String, String>,
-        /// active packs
-        3 => packs: Vec<AnnouncedPack>,
+        /// of the list of its active packs, [`PackList::digest`]
+        3 => packs: [u8; 32],
         /// figures the agent counts
         4 => counters: Option<BTreeMap<String, u64>>,
+        /// sorted names of the interfaces that answer; left out when they do not fit here, the list has them too
+        5 => capabilities: Option<Vec<String>>,
     }
 
-    /// An active pack in an announce.
+    /// An active pack in the list.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct AnnouncedPack {
         /// name
@@ -93,6 +96,10 @@ cbor_map! {
         3 => description: [u8; 32],
         /// names of the interfaces that answer
         4 => interfaces: Vec<String>,
+        /// powers it asks for and policy does not grant
+        5 => denied: Vec<String>,
+        /// those of them that the owner has not decided on since the pack began to ask for them
+        6 => waiting: Vec<String>,
     }
 
     /// A node's figures, sent every 15 s. Not signed: shown as the relay's word.
@@ -171,7 +178,49 @@ impl PackDescription {
     }
 }
 
+/// The active packs of a node, by name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PackList(pub Vec<AnnouncedPack>);
+
+impl PackList {
+    /// Its bytes; a list over the limit is refused by every reader.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        cbor::encode(&self.0)
+    }
+
+    /// The list of bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        cbor::decode(bytes, PACK_LIST).map(PackList)
+    }
+
+    /// What it is asked for by: SHA-256 of its bytes.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.to_bytes()).into()
+    }
+
+    /// The sorted names of all interfaces that answer: a node's `capabilities`.
+    #[must_use]
+    pub fn capabilities(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.0.iter().flat_map(|pack| pack.interfaces.iter().cloned()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
 impl AnnounceContent {
+    /// Names the list, and what answers by it if there is room.
+    #[must_use]
+    pub fn with_packs(self, list: &PackList) -> Self {
+        let named = AnnounceContent { packs: list.digest(), capabilities: Some(list.capabilities()), ..self };
+        match named.to_bytes().len() <= limits::ANNOUNCE {
+            true => named,
+            false => AnnounceContent { capabilities: None, ..named },
+        }
+    }
+
     /// Its bytes; a content over the limit is refused by every reader.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -181,15 +230,6 @@ impl AnnounceContent {
     /// The content of bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
         cbor::decode(bytes, ANNOUNCE)
-    }
-
-    /// The sorted names of all interfaces that answer: a node's `capabilities`.
-    #[must_use]
-    pub fn capabilities(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.packs.iter().flat_map(|pack| pack.interfaces.iter().cloned()).collect();
-        names.sort_unstable();
-        names.dedup();
-        names
     }
 }
 
@@ -232,15 +272,27 @@ mod tests {
             boot_count: 3,
             seq: 1,
             facts: [(fact::HOSTNAME, "bench-1"), (fact::PLATFORM, "linux-x86_64")].map(|(key, value)| (key.into(), value.into())).into(),
-            packs: vec![AnnouncedPack {
-                name: "gpu".into(),
-                version: "0.1.0".into(),
-                digest: [1; 32],
-                description: [2; 32],
-                interfaces: vec!["gpu".into()],
-            }],
+            packs: [0; 32],
             counters: Some([("calls".to_owned(), 5)].into()),
+            capabilities: None,
         }
+        .with_packs(&list())
+    }
+
+    fn pack(name: &str) -> AnnouncedPack {
+        AnnouncedPack {
+            name: name.into(),
+            version: "0.1.0".into(),
+            digest: [1; 32],
+            description: [2; 32],
+            interfaces: vec![name.into()],
+            denied: vec!["gpu".into()],
+            waiting: Vec::new(),
+        }
+    }
+
+    fn list() -> PackList {
+        PackList(vec![pack("gpu")])
     }
 
     fn heartbeat() -> Heartbeat {
@@ -253,16 +305,30 @@ mod tests {
     }
 
     #[test]
-    fn golden_announce() {
-        let one = "01".repeat(32);
-        let two = "02".repeat(32);
+    fn golden_announce_and_list() {
+        let (one, two, digest) = ("01".repeat(32), "02".repeat(32), hex::encode(list().digest()));
+        let hex = format!("81a700636770750165302e312e30025820{one}035820{two}0481636770750581636770750680");
+        assert_eq!(hex::encode(list().to_bytes()), hex);
+        assert_eq!(PackList::from_bytes(&list().to_bytes()), Ok(list()));
         let hex = format!(
-            "a50003010102a268686f73746e616d656762656e63682d3168706c6174666f726d6c6c696e75782d7838365f36340381a5006367707501\
-             65302e312e30025820{one}035820{two}04816367707504a16563616c6c7305"
+            "a60003010102a268686f73746e616d656762656e63682d3168706c6174666f726d6c6c696e75782d7838365f3634035820{digest}\
+             04a16563616c6c7305058163677075"
         );
         assert_eq!(hex::encode(announce().to_bytes()), hex);
         assert_eq!(AnnounceContent::from_bytes(&announce().to_bytes()), Ok(announce()));
-        assert_eq!(announce().capabilities(), ["gpu"]);
+    }
+
+    #[test]
+    fn however_many_packs_there_are_an_announce_names_them_all() {
+        let many = |count: usize, name: &str| PackList((0..count).map(|at| pack(&format!("{name}{at}"))).collect());
+        let told = announce().with_packs(&many(100, "pack_of_usual_name_"));
+        assert_eq!(told.capabilities.as_ref().map(Vec::len), None, "{} bytes", told.to_bytes().len());
+        assert!(AnnounceContent::from_bytes(&told.to_bytes()).is_ok());
+        let list = many(60, "pack_");
+        let told = announce().with_packs(&list);
+        assert_eq!(told.capabilities, Some(list.capabilities()));
+        assert!(AnnounceContent::from_bytes(&told.to_bytes()).is_ok());
+        assert!(PackList::from_bytes(&many(200, "pack_of_usual_name_").to_bytes()).is_ok());
     }
 
     #[test]
@@ -311,10 +377,10 @@ mod tests {
         #[test]
         fn random_flipped_and_cut_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80), at in any::<usize>(), bit in 0..8) {
             let _ = PackDescription::from_bytes(&bytes);
-            for mut good in [announce().to_bytes(), heartbeat().to_bytes(), description(Type::Stream).to_bytes().unwrap()] {
+            for mut good in [announce().to_bytes(), list().to_bytes(), heartbeat().to_bytes(), description(Type::Stream).to_bytes().unwrap()] {
                 let at = at % good.len();
                 let read = |bytes: &[u8]| {
-                    let _ = (AnnounceContent::from_bytes(bytes), Heartbeat::from_bytes(bytes), PackDescription::from_bytes(bytes));
+                    let _ = (AnnounceContent::from_bytes(bytes), PackList::from_bytes(bytes), Heartbeat::from_bytes(bytes), PackDescription::from_bytes(bytes));
                 };
                 read(&good[..at]);
                 good[at] ^= 1u8 << bit;

@@ -89,6 +89,8 @@ codes! {
     PackRejected = "pack_rejected" => 8,
     /// Another version of the pack is active than the call was typed against.
     PackChanged = "pack_changed" => 8,
+    /// The pack trapped too often and is out of service.
+    PackQuarantined = "pack_quarantined" => 8,
     /// Another active pack exports this interface.
     CommandTaken = "command_taken" => 8,
     /// A command uses a type that does not cross.

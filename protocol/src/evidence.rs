@@ -2,13 +2,13 @@
 //! caller can check it without either keeping the bytes.
 
 use crate::inner::Lane;
-use crate::keys::{Digest, Hasher};
+use crate::keys::{Digest, Hasher, LaneHasher};
 use crate::objects::LaneBytes;
 
 /// Bytes and running digest of each lane of a call.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
-    lanes: [(u64, Option<Hasher>); 4],
+    lanes: [(u64, Option<LaneHasher>); 4],
 }
 
 impl Tally {
@@ -16,7 +16,7 @@ impl Tally {
     pub fn add(&mut self, lane: Lane, bytes: &[u8]) {
         let Some((count, hasher)) = self.lanes.get_mut(lane as usize) else { return };
         *count += bytes.len() as u64;
-        hasher.get_or_insert_with(Hasher::new).update(bytes);
+        hasher.get_or_insert_with(LaneHasher::default).update(bytes);
     }
 
     /// Bytes of a lane so far.
@@ -33,7 +33,7 @@ impl Tally {
     }
 
     /// The salted digest of a call's whole output: result value (empty when it failed), then each used lane with its
-    /// number, length and SHA-256.
+    /// number, length and BLAKE3.
     #[must_use]
     pub fn digest(self, salt: &[u8; 16], value: &[u8]) -> Digest {
         let mut all = Hasher::new();

@@ -20,6 +20,9 @@ pub const VERSION_MIN: u16 = 1;
 /// The newest.
 pub const VERSION_MAX: u16 = 1;
 
+/// The code of a [`Frame::PairEnd`] that tells an agent that its last message has passed. The relay's word, no proof.
+pub const PAIR_DONE: &str = "done";
+
 /// A channel's id: chosen at random by its operator.
 pub type ChannelId = [u8; 16];
 
@@ -172,11 +175,11 @@ cbor_enum! {
             /// the pairing state machines' bytes
             message: Blob,
         },
-        /// A pairing is over without success.
+        /// A pairing is over: one side gave up, or the relay passed the agent's last message on.
         43 => PairEnd {
             /// the pairing's number
             pairing: u64,
-            /// an error code
+            /// an error code, or [`PAIR_DONE`]
             code: String,
             /// a sentence
             message: String,

@@ -52,7 +52,7 @@ impl PeerHello {
             Ok(Frame::Challenge { version, nonce, key, proof }) => (version, nonce, key, proof),
             Ok(Frame::Refused { code, message }) => return Err(refused(&code, message)),
             Ok(_) => return Err(unexpected("a challenge")),
-            Err(error) => return Err(Failure::new(Code::RelayRefused, format!("the relay's challenge is malformed: {error}"))),
+            Err(error) => return Err(malformed("challenge", &error)),
         };
         if !(VERSION_MIN..=VERSION_MAX).contains(&version) {
             return Err(version_failure(version, version));
@@ -205,7 +205,19 @@ fn unexpected(wanted: &str) -> Failure {
 }
 
 fn refused(code: &str, message: String) -> Failure {
-    Failure::new(Code::parse(code).unwrap_or(Code::RelayRefused), message)
+    let message = if message.is_empty() { "the other side refused, and does not say why".to_owned() } else { message };
+    let failure = Failure::new(Code::parse(code).unwrap_or(Code::RelayRefused), message);
+    match failure.code {
+        Code::Version => failure.hint("update the older side"),
+        Code::Busy => failure.hint("try again in a moment"),
+        _ => failure,
+    }
+}
+
+/// What a relay sends is no frame of ours.
+fn malformed(what: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Code::RelayRefused, format!("the relay's {what} is malformed: {error}"))
+        .hint("is it an Outhaul relay, and of a version that fits?")
 }
 
 fn version_failure(min: u16, max: u16) -> Failure {
@@ -219,7 +231,7 @@ pub fn welcome_or_refusal(bytes: &[u8]) -> Result<Frame, Failure> {
         Ok(frame @ Frame::Welcome { .. }) => Ok(frame),
         Ok(Frame::Refused { code, message }) => Err(refused(&code, message)),
         Ok(_) => Err(unexpected("a welcome")),
-        Err(error) => Err(Failure::new(Code::RelayRefused, format!("the relay's welcome is malformed: {error}"))),
+        Err(error) => Err(malformed("welcome", &error)),
     }
 }
 

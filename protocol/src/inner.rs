@@ -22,6 +22,8 @@ cbor_map! {
         3 => serials: Serials,
         /// the first signed call, when it fits
         4 => call: Option<Blob>,
+        /// cost of bulk messages that the node may send before the first credit
+        5 => window: u64,
     }
 
     /// The payload of the second.
@@ -39,6 +41,8 @@ cbor_map! {
         5 => announce: Digest,
         /// the newest serials the node knows
         6 => serials: Serials,
+        /// cost of bulk messages that the operator may send before the first credit
+        7 => window: u64,
     }
 
     /// Highest serials of the objects that only grow; whoever is behind is sent the newer.
@@ -186,7 +190,9 @@ cbor_enum! {
             /// data messages of this call that were consumed: the next one's number
             consumed: u64,
             /// cost of all bulk messages of the channel consumed since its start ([`cost`])
-            channel_total: u64,
+            channel_consumed: u64,
+            /// cost of all bulk messages that may be sent in the channel since its start
+            channel_limit: u64,
         },
         /// Stop it.
         7 => Cancel {
@@ -226,10 +232,31 @@ cbor_enum! {
             /// its signer's chain
             chain: Vec<Blob>,
         },
+        /// The sender's next bulk message has no room, and no credit is sure to come.
+        13 => Want {
+            /// the channel limit it needs
+            limit: u64,
+        },
+        /// The receiver is short of room for other channels: what is not used shall be given back.
+        14 => Recall {
+            /// what may be kept
+            keep: u64,
+        },
+        /// The answer to [`Inner::Recall`]: counts as if so much had been sent and consumed.
+        15 => GiveBack {
+            /// cost of bulk that will not be sent; zero when nothing was to spare
+            room: u64,
+        },
     }
 }
 
 impl Inner {
+    /// Whether it counts in the channel's window, as data messages do. What steers does not: it must never wait.
+    #[must_use]
+    pub fn is_bulk(&self) -> bool {
+        matches!(self, Inner::Call { .. } | Inner::Quick { .. } | Inner::Accepted { .. } | Inner::End { .. } | Inner::Notice { .. })
+    }
+
     /// The message's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -253,10 +280,18 @@ macro_rules! payload_form {
 }
 payload_form!(OpenPayload, OpenedPayload, QuickCall, EventMessage);
 
-/// What a bulk message (call, data, ending) of so many bytes costs of its windows.
+/// What a bulk message ([`Inner::is_bulk`], or data) of so many bytes costs of its windows, with what is around each part it is cut into.
 #[must_use]
 pub fn cost(bytes: usize) -> u64 {
-    bytes as u64 + crate::limits::MESSAGE_COST
+    let parts = bytes.div_ceil(crate::channel::PART).max(1);
+    bytes as u64 + parts as u64 * crate::limits::MESSAGE_COST
+}
+
+/// What a data message costs of its call's window. Both ends count the lane's bytes, not the message they came in: the
+/// keeper of the window knows its bytes before it knows its message.
+#[must_use]
+pub fn call_cost(bytes: &[u8]) -> u64 {
+    cost(bytes.len())
 }
 
 /// Kind of a data message: `[5, call, lane, seq, bytes]`.

@@ -128,6 +128,24 @@ impl Hasher {
     }
 }
 
+/// The running digest of a lane's bytes. BLAKE3, not SHA-256: both ends hash all that streams, and a machine without SHA
+/// instructions would spend more on this than on everything else together.
+#[derive(Debug, Clone, Default)]
+pub struct LaneHasher(blake3::Hasher);
+
+impl LaneHasher {
+    /// Eats bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all that was eaten.
+    #[must_use]
+    pub fn finish(&self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
 /// SHA-256 of a salt and bytes: what a receipt says about parameters and output without giving away short ones.
 #[must_use]
 pub fn salted(salt: &[u8; 16], bytes: &[u8]) -> Digest {

@@ -24,19 +24,52 @@ pub const BYTES_VALUE: usize = 64 << 10;
 pub const CALL_WINDOW: u32 = 1 << 20;
 /// Bytes one channel may have unacknowledged: four busy calls at full speed.
 pub const CHANNEL_WINDOW: u32 = 4 << 20;
-/// Bytes the relay queues for one socket before it disconnects it: two full channels.
+/// Bytes the relay queues for one socket before it disconnects it: a full channel, and what else can come at once. The
+/// next four fit in it together.
 pub const SOCKET_QUEUE: usize = 8 << 20;
-/// What a bulk message costs of a window beyond its bytes: heads, padding and seal, so that a million one-byte messages
-/// cannot hide a gigabyte of frames inside a window.
+/// Bytes of bulk that may be under way to one link in all its channels: what the welcome announces to a node, and what
+/// [`crate::credit::pool`] shares out. A lone channel gets [`CHANNEL_WINDOW`] of it.
+pub const LINK_WINDOW: u32 = 11 << 19;
+/// Bytes of answers or parts of blobs that a link has asked for and not got: two parts, four descriptions, or a page of nodes.
+pub const ANSWERS: usize = 1 << 20;
+/// Bytes of openings the relay queues for a node; beyond them openings are refused. An operator gets none, so that its
+/// link window is larger by these.
+pub const OPENINGS: usize = 1 << 20;
+/// Bytes left for what no window counts: ends of channels, credits of the first [`CHANNELS`], cancels.
+pub const UNCOUNTED: usize = SOCKET_QUEUE - LINK_WINDOW as usize - ANSWERS - OPENINGS;
+/// What each part of a bulk message costs of a window beyond its bytes: heads, padding and seal, so that a million
+/// one-byte messages cannot hide a gigabyte of frames inside a window.
 pub const MESSAGE_COST: u64 = 352;
 /// Bytes of output in one data message: fits one Noise message with its headers, so that bulk is never cut.
 pub const DATA_CHUNK: usize = 65_000;
-/// Bytes of an announce: pack digests and facts, sent on each connect of each node.
+/// Bytes of an announce: facts, names of what answers, the digest of the list of packs; sent on each connect of each node.
 pub const ANNOUNCE: usize = 2 << 10;
+/// Bytes of a node's list of packs: some hundreds of them.
+pub const PACK_LIST: usize = 64 << 10;
 /// Bytes of a pack's description (its commands with types and docs).
 pub const DESCRIPTION: usize = 256 << 10;
 /// Bytes of a pack's component: larger than any interpreter pack seen (Python: 18 MiB).
 pub const PACK: usize = 64 << 20;
+/// Bytes of a pack's manifest: forty reasons of the longest kind.
+pub const MANIFEST: usize = 16 << 10;
+/// Bytes of a pack's docs: what a description may hold of them.
+pub const DOCS: usize = DESCRIPTION;
+/// Bytes of one of a pack's standard metadata sections.
+pub const ABOUT: usize = 4 << 10;
+/// Powers a pack may ask for, and platforms it may name: there are far fewer.
+pub const ASKED: usize = 32;
+/// Bytes of the reason for one of them: a sentence or two.
+pub const REASON: usize = 320;
+/// Bytes of a pack's version.
+pub const VERSION: usize = 64;
+/// Publishers a machine trusts, and replaced keys it remembers: a fleet has a few, each replaced once in years.
+pub const PUBLISHERS: usize = 64;
+/// Nodes of all types of a pack together. Types refer to each other: a kilobyte of them can unfold to a gigabyte.
+pub const TYPE_NODES: usize = 16_384;
+/// Nesting of a type. A description that nests deeper is read by nobody.
+pub const TYPE_DEPTH: usize = 24;
+/// Commands of one pack.
+pub const COMMANDS: usize = 512;
 /// Bytes of a blob in one frame.
 pub const BLOB_CHUNK: usize = 512 << 10;
 /// Calls under way on one agent.
@@ -47,6 +80,8 @@ pub const CALLS_PER_PACK: usize = 64;
 pub const CHANNELS: usize = 64;
 /// See [`CHANNELS`].
 pub const CHANNELS_PER_OPERATOR: usize = 16;
+/// Channels of one operator's link: what its window has room for ([`crate::credit::pool`]).
+pub const CHANNELS_PER_LINK: usize = 2_048;
 /// Openings one agent tries in a second: each costs it a quarter of a millisecond.
 pub const OPENINGS_PER_SEC: u32 = 20;
 /// Seconds a half-open channel may take.
@@ -77,6 +112,9 @@ pub const CLOCK_SKEW_SECS: u64 = 120;
 pub const CALL_KEPT_SECS: u64 = 600;
 /// Wrong pairing codes before the maker makes a new one.
 pub const CODE_FAILURES: u32 = 3;
+/// Codes one `relay pair new` shows, each after the one before was used up by wrong tries. A person who mistypes gets nine
+/// tries; whoever guesses gets no more than nine in a million, and not as many as fit in the time nobody looks.
+pub const CODES: u32 = 3;
 /// Seconds a pairing code lives by default.
 pub const CODE_TTL_SECS: u64 = 300;
 /// Pairing codes outstanding at one relay, and requests waiting for approval.

@@ -1,6 +1,7 @@
 //! The commands every agent answers itself, without a pack: presence and the shipping of packs. They are described in
 //! the same model as a pack's, so that callers type, check and document them alike. What a chain must allow for them
-//! is [`crate::chain`]'s: `node.ping` and `node.status` any chain that names the node, `pack.*` the right `packs`.
+//! is [`crate::chain`]'s: `node.ping` and `node.status` any chain that names the node, `pack.*` the right `packs`, the other
+//! `node.*` the right `policy`.
 
 use crate::types::{Command, Field, IntType, Type};
 
@@ -18,10 +19,12 @@ pub const ROLLBACK: &str = "pack.rollback";
 pub const REMOVE: &str = "pack.remove";
 /// Lists the packs.
 pub const LIST: &str = "pack.list";
-
-/// Key of an announced fact ([`crate::describe::fact`]): the powers that active packs ask for and policy does not
-/// grant, as `pack:power` with spaces between. An agent that announces none leaves it empty, not out.
-pub const DENIED_FACT: &str = "denied_powers";
+/// Lists whose packs are taken.
+pub const PUBLISHERS: &str = "pack.publishers";
+/// Takes a publisher's packs from now on. `node.…`: it asks for the right `policy`.
+pub const TRUST: &str = "node.trust";
+/// Takes them no more.
+pub const DISTRUST: &str = "node.distrust";
 
 /// All of them, by name.
 #[must_use]
@@ -37,13 +40,33 @@ pub fn commands() -> Vec<Command> {
         ),
         command(
             INSTALL,
-            "Fetches a component from the relay by its digest, checks, compiles and activates it.",
+            "Fetches a component from the relay by its digest, checks its publisher's signature, compiles and activates it.",
             vec![
                 text("digest", "SHA-256 of the component, in hexadecimal digits"),
                 field("size", "its length in bytes", Type::Int(IntType::U64)),
+                optional("signature", "its publisher's, the content of FILE.cose; needed unless it came with the agent", Type::Bytes),
+                optional("rotations", "how the publisher's key followed older ones, oldest first", Type::List(Box::new(Type::Bytes))),
+                optional("downgrade", "true to install a version older than what there was", Type::Bool),
             ],
             installed(),
         ),
+        command(
+            TRUST,
+            "Takes packs that this publisher signs from now on. It grants them no power.",
+            vec![
+                text("key", "the publisher's public key, in hexadecimal digits"),
+                optional("name", "what it is called here", Type::String),
+                optional("rotations", "how the key followed older ones, oldest first", Type::List(Box::new(Type::Bytes))),
+            ],
+            Type::List(Box::new(publisher())),
+        ),
+        command(
+            DISTRUST,
+            "Takes packs of this publisher no more; those that answer stop, and their calls under way end.",
+            vec![text("key", "its public key, in hexadecimal digits")],
+            Type::List(Box::new(publisher())),
+        ),
+        command(PUBLISHERS, "The publishers whose packs this node takes, or refuses.", vec![], Type::List(Box::new(publisher()))),
         command(LIST, "All packs of this node, active or not.", vec![], Type::List(Box::new(listed()))),
         command(REMOVE, "Takes a pack out with all its versions; an embedded one becomes active again.", vec![name()], removed()),
         command(ROLLBACK, "Activates the version that was active before.", vec![name()], installed()),
@@ -59,7 +82,7 @@ pub fn command_of(name: &str) -> Option<Command> {
 /// Whether a command changes the node; such a call is signed and never `evidence = "channel"`.
 #[must_use]
 pub fn changes(command: &str) -> bool {
-    [INSTALL, ACTIVATE, ROLLBACK, REMOVE].contains(&command)
+    [INSTALL, ACTIVATE, ROLLBACK, REMOVE, TRUST, DISTRUST].contains(&command)
 }
 
 fn command(name: &str, doc: &str, params: Vec<Field>, result: Type) -> Command {
@@ -73,6 +96,10 @@ fn field(name: &str, doc: &str, ty: Type) -> Field {
 
 fn text(name: &str, doc: &str) -> Field {
     field(name, doc, Type::String)
+}
+
+fn optional(name: &str, doc: &str, ty: Type) -> Field {
+    field(name, doc, Type::Option(Box::new(ty)))
 }
 
 fn name() -> Field {
@@ -111,6 +138,8 @@ fn installed() -> Type {
         field("commands", "what it answers", texts()),
         field("replaced", "digest of the version that was active before", Type::Option(Box::new(Type::String))),
         field("denied_powers", "powers it asks for that the machine's policy does not grant", texts()),
+        field("waiting_powers", "those of them that no version the owner decided on asked for", texts()),
+        optional("publisher", "the key that signed it; none where it came with the agent", Type::String),
     ])
 }
 
@@ -125,7 +154,21 @@ fn listed() -> Type {
         text("digest", "SHA-256 of the component"),
         field("active", "whether it answers", Type::Bool),
         field("embedded", "whether it came with the agent", Type::Bool),
+        field("quarantined", "why it is out of service, if it is", Type::Option(Box::new(Type::String))),
         field("installed_at", "Unix seconds; none where it came with the agent", Type::Option(Box::new(Type::Int(IntType::U64)))),
+        optional("publisher", "the key that signed it", Type::String),
+        optional("refused", "why it does not answer though it should", Type::String),
+    ])
+}
+
+fn publisher() -> Type {
+    Type::Record(vec![
+        text("key", "that signs now"),
+        text("fingerprint", "its SHA-256, for people to compare"),
+        optional("name", "what it is called here", Type::String),
+        text("state", "`trusted`, `refused` by the machine's owner, or `revoked`"),
+        text("by", "`fleet` or `owner`: whose word it rests on"),
+        field("replaced", "keys it followed, newest first", texts()),
     ])
 }
 
@@ -140,7 +183,7 @@ mod tests {
         assert!(all.iter().all(|command| command.doc.is_some() && command.params.iter().all(|param| param.doc.is_some())));
         names.dedup();
         assert_eq!(names.len(), all.len());
-        assert_eq!(names.iter().filter(|name| changes(name)).count(), 4);
+        assert_eq!(names.iter().filter(|name| changes(name)).count(), 6);
     }
 
     #[test]
@@ -150,8 +193,9 @@ mod tests {
         assert_eq!(
             signature(INSTALL).as_deref(),
             Some(
-                "pack.install(digest: string, size: u64) -> {name: string, version: string, digest: string, \
-                 commands: list<string>, replaced?: string, denied_powers: list<string>}"
+                "pack.install(digest: string, size: u64, signature?: bytes, rotations?: list<bytes>, downgrade?: bool) -> \
+                 {name: string, version: string, digest: string, commands: list<string>, replaced?: string, \
+                 denied_powers: list<string>, waiting_powers: list<string>, publisher?: string}"
             )
         );
         assert_eq!(signature("pack.own"), None);

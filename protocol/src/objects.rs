@@ -7,11 +7,13 @@
 //!
 //! `pair`, `link` and `control` state neither audience nor time: each signs the hash of a transcript in which both
 //! sides have fresh randomness, which is audience, id and time at once, and must work with a clock that is not set.
+//! `pack` and `publisher` have no audience either: they are for whoever trusts their signer.
 
 mod call;
 mod claims;
 mod fleet;
 mod node;
+mod publisher;
 #[cfg(test)]
 pub(crate) mod samples;
 
@@ -22,6 +24,7 @@ pub use claims::{
 };
 pub use fleet::{Enrol, Grant, HolderKind, Relays, Revocations, Rights};
 pub use node::{Announce, Certificate, Node, Prekey, RevocationList};
+pub use publisher::{Publication, Rotation, Succession};
 
 macro_rules! payloads {
     ($($name:ident = $kind:literal),* $(,)?) => {
@@ -44,6 +47,8 @@ payloads! {
     Pair = "pair",
     Link = "link",
     Control = "control",
+    Publication = "pack",
+    Succession = "publisher",
 }
 
 impl crate::signed::Payload for Call {

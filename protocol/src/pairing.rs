@@ -100,7 +100,7 @@ cbor_map! {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PairingError {
     /// The other side does not know the code, or somebody in between altered the exchange; the two cannot be told apart.
-    #[error("the code is not the other side's, or somebody in between altered the exchange")]
+    #[error("wrong code, or somebody in between altered the exchange")]
     WrongCode,
     /// No run is left for this code.
     #[error("the code is used up")]

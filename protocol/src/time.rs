@@ -29,9 +29,20 @@ impl Time {
     }
 }
 
+/// As people read it: `2026-11-21 10:33 UTC`.
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        let (days, rest) = (self.0 / 86_400, self.0 % 86_400);
+        // Days to a civil date (the algorithm of Howard Hinnant's chrono notes, years from March).
+        let shifted = days + 719_468;
+        let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let month = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * month + 2) / 5 + 1;
+        let month = if month < 10 { month + 3 } else { month - 9 };
+        let year = year_of_era + era * 400 + u64::from(month <= 2);
+        write!(f, "{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", rest / 3600, rest % 3600 / 60)
     }
 }
 
@@ -139,6 +150,20 @@ mod tests {
     use super::*;
 
     const BUILT: Time = Time(1_790_000_000);
+
+    #[test]
+    fn a_time_is_shown_as_people_read_it() {
+        for (secs, text) in [
+            (0, "1970-01-01 00:00 UTC"),
+            (951_782_400, "2000-02-29 00:00 UTC"),
+            (1_795_257_215, "2026-11-21 10:33 UTC"),
+            (4_070_908_799, "2098-12-31 23:59 UTC"),
+        ] {
+            assert_eq!(Time(secs).to_string(), text);
+        }
+        // A peer chooses its times: none of them panics.
+        assert!(Time(u64::MAX).to_string().ends_with(" UTC"));
+    }
 
     #[test]
     fn a_clock_at_1970_is_unsure_and_the_floor_stands_in() {

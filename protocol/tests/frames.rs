@@ -39,7 +39,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("hello", Frame::Hello { min: 1, max: 1, nonce: [9; 32] }),
         ("challenge", Frame::Challenge { version: 1, nonce: [8; 32], key: key(), proof: blob() }),
         ("prove", Frame::Prove { role: 2, key: key(), proof: blob(), credential: blob(), lookup: Maybe(Some(lookup)) }),
-        ("welcome", Frame::Welcome { session: 7, window: 4 << 20, heartbeat_ms: 15_000, found: Maybe(Some(vec![record()])) }),
+        ("welcome", Frame::Welcome { session: 7, window: 5 << 20, heartbeat_ms: 15_000, found: Maybe(Some(vec![record()])) }),
         ("refused", Frame::Refused { code: "not_paired".into(), message: "unknown".into() }),
         ("ping", Frame::Ping { token: 1 }),
         ("pong", Frame::Pong { token: 1 }),
@@ -120,13 +120,16 @@ fn inners() -> Vec<(&'static str, Inner)> {
         ("call", Inner::Call { signed: blob() }),
         ("quick", Inner::Quick { call: quick() }),
         ("accepted", Inner::Accepted { call }),
-        ("credit", Inner::Credit { call, consumed: 3, channel_total: 70_000 }),
+        ("credit", Inner::Credit { call, consumed: 3, channel_consumed: 70_000, channel_limit: 4_264_304 }),
         ("cancel", Inner::Cancel { call }),
         ("end-done", Inner::End { call, ending: Ending { value: Some(blob()), failure: None, receipt: blob() } }),
         ("end-failed", Inner::End { call, ending: Ending { value: None, failure: Some(failure), receipt: blob() } }),
         ("attach", Inner::Attach { call, from: 2 }),
         ("unknown", Inner::Unknown { call }),
         ("input-end", Inner::InputEnd { call }),
+        ("want", Inner::Want { limit: 600_000 }),
+        ("recall", Inner::Recall { keep: 45_056 }),
+        ("give-back", Inner::GiveBack { room: 20_000 }),
         ("inner-notice", Inner::Notice { kind: "relays".into(), signed: blob(), chain: vec![] }),
     ]
 }
@@ -144,8 +147,8 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
     all.push(("lane-data", [data.head(), data.bytes.to_vec()].concat()));
     all.push(("event", EventMessage { name: "progress".into(), json: "{}".into() }.encode()));
     let serials = Serials { relays: 1, revocations: 2 };
-    all.push(("open-payload", OpenPayload { opening: blob(), chain: vec![blob()], serials, call: Some(blob()) }.encode()));
-    let opened = OpenedPayload { boot: [6; 16], clock: 1, sure: true, certificate: 1, announce: Digest([3; 32]), serials };
+    all.push(("open-payload", OpenPayload { opening: blob(), chain: vec![blob()], serials, call: Some(blob()), window: 1 << 20 }.encode()));
+    let opened = OpenedPayload { boot: [6; 16], clock: 1, sure: true, certificate: 1, announce: Digest([3; 32]), serials, window: 1 << 20 };
     all.push(("opened-payload", opened.encode()));
     all
 }

@@ -2,30 +2,34 @@
 //! exit status; a failure anywhere ends in the same form, and its code decides the status.
 
 pub mod args;
+mod author;
 mod call;
 mod describe;
 mod invoke;
-mod lanes;
 mod nodes;
 mod operators;
-mod output;
 mod pack;
 mod pair;
+mod publishers;
 mod run;
+mod sign;
 mod time;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
+use outhaul_console::how::How;
+use outhaul_console::{ending, interrupts, lanes, output};
 use outhaul_home::Home;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::native;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use self::args::{Cli, Command, Global, How, Nodes, NodesCommand, Operator, Pack, Pair, Serve};
+use self::args::{Cli, Command, Global, Nodes, NodesCommand, Operator, Pack, Pair, Serve};
 use self::output::Output;
 use crate::config::ServeOptions;
 use crate::operator::{Dialer, Room, Seen, Session};
@@ -74,19 +78,60 @@ pub fn main() -> ExitCode {
 fn usage(error: &clap::Error, words: &[OsString]) -> u8 {
     let shown = !error.use_stderr();
     let before_program = || words.iter().take_while(|word| *word != "--");
-    if !shown && before_program().any(|word| word == "--json") {
-        let text = error.to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        Output { json: true }.fail(&Failure::new(Code::BadUsage, message).hint("`--help` shows the grammar"));
+    let run = subcommand(before_program()) == Some("run");
+    // Most often the two dashes were left out, which the grammar alone does not tell.
+    let dashes =
+        (run && before_program().count() == words.len()).then_some("the program comes after two dashes: relay run NODE -- PROGRAM …");
+    if !shown && asks_json(before_program()) {
+        let failure = Failure::new(Code::BadUsage, usage_line(error));
+        Output { json: true }.fail(&failure.hint(dashes.unwrap_or("`--help` shows the grammar")));
+    } else if error.kind() == ErrorKind::MissingSubcommand {
+        // What is set in the environment makes it an error of the grammar; the person just wants to know what there is.
+        Output { json: false }.talk(help(before_program()).trim_end());
     } else {
         // A reader that is gone wants no help.
         let _ = error.print();
+        if let Some(dashes) = dashes.filter(|_| !shown) {
+            Output { json: false }.talk(&format!("  hint: {dashes}"));
+        }
     }
     match shown {
         true => 0,
-        false if subcommand(before_program()) == Some("run") => run::OURS,
+        false if run => run::OURS,
         false => Code::BadUsage.exit(),
     }
+}
+
+fn asks_json<'w>(mut words: impl Iterator<Item = &'w OsString>) -> bool {
+    // The same words for "no" as the flag's own parser has.
+    let no = |value: &str| matches!(value.to_lowercase().as_str(), "" | "n" | "no" | "f" | "false" | "off" | "0");
+    words.any(|word| word == "--json") || std::env::var("OUTHAUL_JSON").is_ok_and(|value| !no(&value))
+}
+
+/// What is wrong with a line, on one line.
+fn usage_line(error: &clap::Error) -> String {
+    match error.kind() {
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "which command? none is named".to_owned(),
+        // What is missing stands below the first line.
+        _ => {
+            let text = error.to_string();
+            let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
+            lines.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
+        }
+    }
+}
+
+/// The help of the deepest command that the words name.
+fn help<'w>(words: impl Iterator<Item = &'w OsString>) -> String {
+    let mut root = Cli::command();
+    root.build();
+    let mut at = &mut root;
+    for word in words.skip(1).filter_map(|word| word.to_str()) {
+        if at.find_subcommand(word).is_some() {
+            at = at.find_subcommand_mut(word).expect("just found");
+        }
+    }
+    at.render_help().to_string()
 }
 
 /// The first word that is neither a flag nor a global flag's value.
@@ -137,13 +182,15 @@ async fn within(context: &Context, command: Command) -> Result<u8, Failure> {
             | Command::Run(_)
             | Command::Nodes(Nodes { command: Some(NodesCommand::Invoke { .. }) })
             | Command::Pack(_)
+            | Command::Publisher(_)
             | Command::Ping { .. }
     );
     match context.global.timeout.filter(|_| !carried) {
         None => dispatch(context, command).await,
-        Some(limit) => tokio::time::timeout(limit, dispatch(context, command))
-            .await
-            .unwrap_or_else(|_| Err(Failure::new(Code::Deadline, format!("it took longer than {} s", limit.as_secs_f64())))),
+        Some(limit) => tokio::time::timeout(limit, dispatch(context, command)).await.unwrap_or_else(|_| {
+            Err(Failure::new(Code::Deadline, format!("it took longer than {} s", limit.as_secs_f64()))
+                .hint("give it more time with --timeout"))
+        }),
     }
 }
 
@@ -157,6 +204,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Invoke(how) => call(context, &how.node, &how.command, &how.how, &how.args).await,
         Command::Run(how) => shaped(context, run::run(context, &how).await, Some(run::OURS)),
         Command::Pack(command) => pack(context, command).await,
+        Command::Publisher(command) => publishers::publisher(context, command).await,
         Command::Operator(command) => operator(context, command).await,
     }
 }
@@ -165,7 +213,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
 fn shaped(context: &Context, done: Result<u8, Failure>, ours: Option<u8>) -> Result<u8, Failure> {
     match done {
         Err(failure) if context.out.json => {
-            context.out.json(&invoke::failed_json(&failure));
+            context.out.json(&ending::failed_json(&failure));
             Ok(ours.unwrap_or(failure.code.exit()))
         }
         other => other,
@@ -198,7 +246,14 @@ async fn nodes(context: &Context, command: NodesCommand) -> Result<u8, Failure> 
 
 async fn pack(context: &Context, command: Pack) -> Result<u8, Failure> {
     match command {
-        Pack::Deploy { file, nodes } => pack::deploy(context, &file, &nodes).await,
+        Pack::New(how) => author::new(context, &how),
+        Pack::Build(how) => author::build(context, &how),
+        Pack::Inspect { file } => author::inspect(context, &file),
+        Pack::Deploy { file, nodes, unsigned, downgrade } => {
+            pack::deploy(context, &file, &nodes, sign::Shipping { unsigned, downgrade }).await
+        }
+        Pack::Sign(how) => sign::sign(context, &how),
+        Pack::Verify { file, publisher } => sign::verify(context, &file, publisher.as_deref()),
         Pack::List { node } => pack::list(context, &node).await,
         Pack::Rollback { node, pack } => pack::by_name(context, &node, native::ROLLBACK, &pack).await,
         Pack::Remove { node, pack } => pack::by_name(context, &node, native::REMOVE, &pack).await,
@@ -225,7 +280,7 @@ fn serve(context: &Context, how: Serve) -> Result<u8, Failure> {
     let runtime = runtime(Builder::new_multi_thread().enable_all())?;
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
-        let (stop, mut interrupts) = (shutdown.clone(), call::Interrupts::new()?);
+        let (stop, mut interrupts) = (shutdown.clone(), interrupts::Interrupts::new()?);
         let watching = tokio::spawn(async move {
             interrupts.next().await;
             stop.cancel();
@@ -242,15 +297,9 @@ fn serve(context: &Context, how: Serve) -> Result<u8, Failure> {
 
 /// Logs to stderr. A one-shot command that nobody asked to log skips even the set-up.
 fn log(server: bool, json: bool) {
-    use tracing_subscriber::EnvFilter;
-    let asked = std::env::var_os("RUST_LOG").is_some_and(|level| !level.is_empty());
-    if !server && !asked {
-        return;
+    if server || outhaul_home::log::asked().is_some() {
+        outhaul_home::log::start("info", json);
     }
-    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A log that is there already stays.
-    let _ = if json { log.json().try_init() } else { log.with_ansi(output::stderr_is_terminal()).try_init() };
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Keys and first grants. `relay init` makes the owner's: fleet key, operator key, the owner's own grant. A first plain
+//! Keys and first grants. `relay init` makes the owner's: fleet, operator and publisher key, the owner's own grant. A first plain
 //! `relay serve` does the same and adds what the relay itself needs on one machine. With `relay serve --fleet KEY` the
 //! relay makes its own key only: no secret of the fleet ever lies there.
 //!
@@ -47,7 +47,7 @@ impl fmt::Display for Made {
         for (what, path) in &self.files {
             writeln!(f, "made {what}: {}", path.display())?;
         }
-        write!(f, "the fleet's key is {}", self.fleet)
+        Ok(())
     }
 }
 
@@ -57,7 +57,7 @@ pub fn init_owner(home: &Home) -> Result<Made, Failure> {
     if let (Some(pinned), None) = (room.fleet_pin()?, room.fleet_key()?) {
         return Err(Failure::new(
             Code::BadConfig,
-            format!("`{}` already belongs to fleet {}, whose key is kept elsewhere", room.path("").display(), pinned.id().short()),
+            format!("`{}` already belongs to fleet {}, whose key is kept elsewhere", home.join("operator").display(), pinned.id().short()),
         )
         .hint("use another `--home` for a fleet of your own"));
     }
@@ -67,6 +67,8 @@ pub fn init_owner(home: &Home) -> Result<Made, Failure> {
     note(&mut files, new, "the fleet key, the root of all trust; keep a copy of it offline", room.path("fleet.key"));
     let (operator, new) = room.key_or_new()?;
     note(&mut files, new, "this operator's key", room.path("operator.key"));
+    let (_, new) = room.publisher_or_new()?;
+    note(&mut files, new, "the publisher's key, which signs the packs deployed from here", room.path("publisher.key"));
     let clock = Reading::sure(now());
     let stands = room.chain().is_ok_and(|chain| {
         verify_chain(&fleet.public(), &chain, clock, &RevokedSet::empty()).is_ok_and(|authority| *authority.holder() == operator.public())
@@ -110,6 +112,8 @@ pub struct RelayEnrol {
     pub key: SecretKey,
     /// its grants
     pub chain: Vec<Blob>,
+    /// the owner's folder, for whom new machines trust to publish
+    pub room: Room,
 }
 
 /// Who a relay is.
@@ -174,7 +178,7 @@ pub fn relay_enrol(home: &Home, fleet: &SecretKey) -> Result<(RelayEnrol, bool),
     let (key, _) = load_or_create_secret_key(&home.join(ENROL_KEY), SecretKey::generate)?;
     let path = home.join(ENROL_CHAIN);
     if let Some(chain) = standing_chain(&path, &fleet.public(), &key)? {
-        return Ok((RelayEnrol { key, chain }, false));
+        return Ok((RelayEnrol { key, chain, room: Room::of(home) }, false));
     }
     let any = || vec!["*".to_owned()];
     let grant = Grant {
@@ -193,7 +197,7 @@ pub fn relay_enrol(home: &Home, fleet: &SecretKey) -> Result<(RelayEnrol, bool),
     };
     let chain = vec![Blob(Signed::sign(fleet, &grant).into_bytes())];
     write_atomic(&path, &Chain { grants: chain.clone() }.encode(), PRIVATE)?;
-    Ok((RelayEnrol { key, chain }, true))
+    Ok((RelayEnrol { key, chain, room: Room::of(home) }, true))
 }
 
 fn standing_chain(path: &Path, fleet: &PublicKey, key: &SecretKey) -> Result<Option<Vec<Blob>>, Failure> {
@@ -269,9 +273,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let home = home(&dir);
         let made = init_owner(&home).expect("makes");
-        assert_eq!(made.files.len(), 3);
+        assert_eq!(made.files.len(), 4);
         let text = made.to_string();
-        assert!(text.contains("fleet.key") && text.contains(&made.fleet.to_string()), "{text}");
+        assert!(text.contains("fleet.key") && text.contains("publisher.key") && text.lines().count() == 4, "{text}");
         let again = init_owner(&home).expect("finds");
         assert!(again.files.is_empty() && again.fleet == made.fleet);
         let room = Room::of(&home);
@@ -297,7 +301,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let home = home(&dir);
         let first = set_up_one_machine(&home).expect("sets up");
-        assert_eq!(first.made.len(), 5);
+        assert_eq!(first.made.len(), 6);
         let enrol = first.enrol.expect("a grant");
         let authority = verify_chain(&first.fleet, &enrol.chain, Reading::sure(now()), &RevokedSet::empty()).expect("stands");
         assert_eq!(authority.holder_kind(), Some(HolderKind::Relay));

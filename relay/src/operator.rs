@@ -9,14 +9,16 @@ mod commands;
 mod drive;
 mod enrol;
 mod grants;
+mod publishers;
 mod room;
 mod session;
 
 pub use book::{Announced, Book, Known, Seen};
-pub use commands::{Meant, description_of, find_command};
+pub use commands::{Meant, capabilities_of, description_of, find_command, packs_of};
 pub use drive::{Drive, Happening};
 pub use enrol::{Enroller, NameWish, host_name};
-pub use grants::{GrantText, GrantWish, Offered, delegates, give, given, revoke, revoke_at, words};
+pub use grants::{GrantText, GrantWish, Offered, delegates, give, given, revoke, revoke_at, revoke_publisher, words};
+pub use publishers::{OWN, Rotated, read_rotations};
 pub use room::{Config, FINGERPRINT_DIGITS, Fleet, Room, now};
 pub use session::{Dialer, Session};
 pub(crate) use session::{target, unexpected};

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{ServeOptions, Settings};
 use crate::core::{Hub, serve_connection};
 use crate::init;
-use crate::operator::Room;
+use crate::operator::{FINGERPRINT_DIGITS, Room};
 
 /// Connections whose peer is not yet known. Each costs a few KiB for ten seconds at most.
 const HALF_OPEN: usize = 2048;
@@ -36,7 +36,10 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// Serves until `shutdown` is cancelled, then drains.
 pub async fn run(home: &Home, options: ServeOptions, shutdown: CancellationToken) -> Result<(), Failure> {
     let relay = start(home, options, shutdown).await?;
-    eprintln!("relay {} listens on {}", relay.key().id(), relay.url());
+    eprintln!("relay listens on {}; its fingerprint is {}", relay.url(), relay.key().id());
+    if let Some(next) = &relay.next {
+        eprintln!("next{next}");
+    }
     relay.join().await
 }
 
@@ -45,6 +48,8 @@ pub async fn run(home: &Home, options: ServeOptions, shutdown: CancellationToken
 pub struct Relay {
     url: RelayUrl,
     key: PublicKey,
+    /// after a first run: what a person does next
+    next: Option<String>,
     task: tokio::task::JoinHandle<Result<(), Failure>>,
 }
 
@@ -67,6 +72,23 @@ impl Relay {
     }
 }
 
+/// What the one-machine set-up trades away.
+const TOGETHER: &str = "note: the fleet key lies beside the relay, so whoever takes this machine has the fleet; \
+                        `relay init` elsewhere and `relay serve --fleet KEY` here keep them apart";
+
+/// What a person does after a relay's first start, as it reads behind "next".
+fn next_step(identity: &init::Identity, listen: SocketAddr, url: &RelayUrl) -> String {
+    if identity.owner_here {
+        return ": relay pair new".to_owned();
+    }
+    // How others reach a listener on every address, this machine does not know.
+    let there = match listen.ip().is_unspecified() {
+        true => format!("{}://HOST:{}", if url.is_tls() { "wss" } else { "ws" }, url.port()),
+        false => url.to_string(),
+    };
+    format!(", on the owner's machine: relay use {there} --relay-key {}", &identity.key.id().to_string()[..FINGERPRINT_DIGITS])
+}
+
 /// Starts to listen and serves on a task of its own, until `shutdown` is cancelled.
 pub async fn start(home: &Home, options: ServeOptions, shutdown: CancellationToken) -> Result<Relay, Failure> {
     let settings = Settings::read(home, &options)?;
@@ -75,13 +97,18 @@ pub async fn start(home: &Home, options: ServeOptions, shutdown: CancellationTok
     for (what, path) in &identity.made {
         eprintln!("made {what}: {}", path.display());
     }
-    if !identity.made.is_empty() {
+    let first = !identity.made.is_empty();
+    if first {
         eprintln!("the fleet's key is {} (fingerprint {})", identity.fleet, identity.fleet.id());
+    }
+    if first && identity.owner_here {
+        eprintln!("{TOGETHER}");
     }
     raise_file_limit();
     let listener = listen(settings.listen).await?;
     let local = listener.local_addr().map_err(|error| cannot_listen(settings.listen, &error))?;
     let url = url_of(local, settings.tls.is_some())?;
+    let next = first.then(|| next_step(&identity, settings.listen, &url));
     let owner = identity.owner_here.then(|| home.clone());
     let hub = Arc::new(Hub::open(home, settings, identity)?);
     take_own_notices(&hub, home, owner.is_some().then_some(&url)).await?;
@@ -98,7 +125,7 @@ pub async fn start(home: &Home, options: ServeOptions, shutdown: CancellationTok
         drain(&hub, &tasks).await;
         Ok(())
     });
-    Ok(Relay { url, key, task })
+    Ok(Relay { url, key, next, task })
 }
 
 /// The file that tells clients on this machine where the relay listens.

@@ -65,6 +65,27 @@ fn a_star_never_means_packs() -> Result<()> {
 }
 
 #[test]
+fn who_may_ship_packs_does_not_say_whose() -> Result<()> {
+    let stage = Stage::start()?;
+    let _one = stage.node("one")?;
+    let guest = Guest::new(&stage)?;
+    guest.granted(&stage, &["--commands", "*", "--nodes", "*", "--packs"])?;
+    let thermal = guest.home.path().join("thermal.wasm");
+    std::fs::copy(outhaul_tests::stage::pack("thermal"), &thermal)?;
+    let thermal = thermal.to_str().unwrap();
+    let ran = guest.run(&["--json", "pack", "deploy", thermal, "one"])?.exits(7)?;
+    assert_eq!(ran.json()?[0]["error"]["code"], "bad_key", "{}", ran.stdout);
+    let own = guest.run(&["--json", "publisher", "show"])?.ok()?.json()?;
+    let trust = guest.run(&["--json", "publisher", "trust", own["key"].as_str().unwrap(), "one"])?.exits(3)?;
+    assert_eq!(trust.json()?["nodes"][0]["error"]["code"], "not_granted", "{}", trust.stdout);
+    // What the owner signed, the guest may ship.
+    stage.run(&["pack", "sign", thermal])?.ok()?;
+    guest.run(&["pack", "verify", thermal])?.ok()?;
+    guest.run(&["pack", "deploy", thermal, "one"])?.ok()?;
+    Ok(())
+}
+
+#[test]
 fn a_stranger_gets_nothing() -> Result<()> {
     let stage = Stage::start()?;
     let _one = stage.node("one")?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use futures_util::future::join_all;
 use outhaul_home::Home;
 use outhaul_link::channel::{CallSpec, Outcome};
 use outhaul_protocol::cbor::Blob;
@@ -21,15 +22,15 @@ use outhaul_tests::stage::{Node, Stage};
 const ANSWER: Duration = Duration::from_millis(1500);
 
 /// Nodes that were paired over an honest relay, which then turned.
-struct Scene {
-    stage: Stage,
-    nodes: Vec<(Node, KeyId)>,
-    hostile: Hostile,
+pub(crate) struct Scene {
+    pub(crate) stage: Stage,
+    pub(crate) nodes: Vec<(Node, KeyId)>,
+    pub(crate) hostile: Hostile,
     proof: PathBuf,
 }
 
 impl Scene {
-    async fn new(names: &[&str]) -> Result<Self> {
+    pub(crate) async fn new(names: &[&str]) -> Result<Self> {
         let mut stage = Stage::start()?;
         let proof = stage.home.path().join("proof");
         let mut nodes = Vec::new();
@@ -63,7 +64,7 @@ impl Scene {
         CallSpec { deadline: Some(ANSWER), ..CallSpec::new("system.run", Value::Map(vec![("argv".into(), Value::Array(argv.to_vec()))])) }
     }
 
-    async fn attempt(&self, name: &str, token: &str) -> Result<Outcome> {
+    pub(crate) async fn attempt(&self, name: &str, token: &str) -> Result<Outcome> {
         let spec = self.spec(token);
         let work = async {
             let (session, seen) = Session::with_node(self.dialer()?, name).await?;
@@ -73,7 +74,7 @@ impl Scene {
     }
 
     /// How often each token was left.
-    fn executions(&self) -> BTreeMap<String, usize> {
+    pub(crate) fn executions(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for line in std::fs::read_to_string(&self.proof).unwrap_or_default().lines() {
             *counts.entry(line.to_owned()).or_default() += 1;
@@ -82,7 +83,7 @@ impl Scene {
     }
 
     /// Nothing ran that nobody asked for, and nothing twice.
-    fn only_asked(&self, tokens: &[String]) -> Result<()> {
+    pub(crate) fn only_asked(&self, tokens: &[String]) -> Result<()> {
         for (token, count) in self.executions() {
             ensure!(tokens.contains(&token), "{token} ran and nobody asked for it");
             ensure!(count == 1, "{token} ran {count} times");
@@ -91,7 +92,7 @@ impl Scene {
     }
 
     /// The relay is honest again, and the node still answers.
-    async fn all_is_well(&self, name: &str) -> Result<String> {
+    pub(crate) async fn all_is_well(&self, name: &str) -> Result<String> {
         self.hostile.mischief(Mischief::None);
         self.hostile.redirect(None);
         self.hostile.pretend(None);
@@ -110,11 +111,11 @@ impl Scene {
     }
 }
 
-fn token() -> String {
+pub(crate) fn token() -> String {
     hex::encode(random::<12>())
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
 
@@ -162,25 +163,6 @@ fn whatever_it_does_to_frames_nothing_runs_twice_or_unasked_and_nothing_is_read(
         ensure!(scene.hostile.saw(b"hostname"));
         Ok(())
     })
-}
-
-async fn join_all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
-    let mut all: Vec<_> = futures.map(|future| Box::pin(future)).collect();
-    let mut done: Vec<Option<T>> = all.iter().map(|_| None).collect();
-    std::future::poll_fn(|context| {
-        let mut open = false;
-        for (future, done) in all.iter_mut().zip(&mut done) {
-            if done.is_none() {
-                match future.as_mut().poll(context) {
-                    std::task::Poll::Ready(value) => *done = Some(value),
-                    std::task::Poll::Pending => open = true,
-                }
-            }
-        }
-        if open { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
-    })
-    .await;
-    done.into_iter().flatten().collect()
 }
 
 #[test]
@@ -280,7 +262,7 @@ fn a_call_sent_elsewhere_runs_nowhere() -> Result<()> {
 #[test]
 fn a_call_held_beyond_its_time_does_not_begin() -> Result<()> {
     runtime()?.block_on(async {
-        let scene = Scene::new(&["bench-1"]).await?;
+        let mut scene = Scene::new(&["bench-1"]).await?;
         let mut tokens = vec![scene.all_is_well("bench-1").await?];
         let (session, seen) = Session::with_node(scene.dialer()?, "bench-1").await?;
         let target = session.target(&seen)?;
@@ -297,6 +279,7 @@ fn a_call_held_beyond_its_time_does_not_begin() -> Result<()> {
         scene.hostile.let_go();
         let outcome = tokio::time::timeout(ANSWER * 4, handle.finish(|_, _| ())).await??;
         ensure!(outcome.result.as_ref().is_err_and(|failure| failure.code.as_str() == "expired"), "{:?}", outcome.result);
+        scene.nodes[0].0.agent()?.wait_for("outcome=expired")?;
         tokens.push(scene.all_is_well("bench-1").await?);
         scene.only_asked(&tokens)?;
         Ok(())

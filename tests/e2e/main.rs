@@ -2,13 +2,22 @@
 
 #![allow(clippy::unwrap_used, reason = "what is missing in an answer fails the test")]
 
+mod author;
 mod calls;
 mod camera;
+mod clock;
 mod config;
+mod drops;
 mod grants;
+mod handshake;
 mod hostile;
+mod middle;
 mod packs;
 mod pairing;
 mod powers;
+mod readers;
+mod refusals;
 mod restarts;
 mod run;
+mod trust;
+mod web;

@@ -37,6 +37,55 @@ fn a_pack_the_agent_never_saw_answers_at_once() -> Result<()> {
     Ok(())
 }
 
+/// A pack with one interface of this name, whose function `answer` gives 7.
+fn small(interface: &str) -> Result<Vec<u8>> {
+    let mut wasm = wat::parse_str(format!(
+        r#"(component
+            (core module $m (func (export "answer") (result i32) i32.const 7))
+            (core instance $i (instantiate $m))
+            (func $answer (result u32) (canon lift (core func $i "answer")))
+            (instance $x (export "answer" (func $answer)))
+            (export "test:many/{interface}@0.1.0" (instance $x)))"#
+    ))?;
+    let (section, identity) = ("outhaul:pack", format!(r#"{{"name":"{interface}","version":"1.0.0"}}"#));
+    wasm.extend([0, u8::try_from(1 + section.len() + identity.len())?, u8::try_from(section.len())?]);
+    wasm.extend(section.bytes().chain(identity.bytes()));
+    Ok(wasm)
+}
+
+#[test]
+fn a_node_with_sixty_packs_shows_all_of_them_and_each_answers() -> Result<()> {
+    let stage = Stage::start()?;
+    let mut node = stage.node("bench-1")?;
+    let names: Vec<String> = (0..57).map(|at| format!("one-of-quite-a-few-{at}")).collect();
+    for name in &names {
+        let path = stage.home.path().join(format!("{name}.wasm"));
+        std::fs::write(&path, small(name)?)?;
+        // A node tries twenty openings a second; a quick machine deploys faster.
+        let deployed = loop {
+            let ran = stage.run(&["--json", "pack", "deploy", path.to_str().unwrap(), "bench-1"])?;
+            if ran.json()?[0]["error"]["code"] != "busy" {
+                break ran;
+            }
+        };
+        deployed.ok()?;
+    }
+    let mut all: Vec<String> = ["camera", "gpu", "system"].map(str::to_owned).to_vec();
+    all.extend(names.iter().map(|name| name.replace('-', "_")));
+    all.sort_unstable();
+    for _ in 0..2 {
+        let nodes = stage.run(&["--json", "nodes"])?.ok()?.json()?;
+        assert_eq!(nodes[0]["capabilities"], serde_json::json!(all));
+        let described = stage.run(&["--json", "nodes", "describe", "bench-1"])?.ok()?.json()?;
+        assert_eq!(described["packs"].as_array().unwrap().len(), 60);
+        assert_eq!(invoke(&stage, &["one_of_quite_a_few_56.answer"])?["result"], 7);
+        // Shown again from what a new start announces.
+        node.stop()?;
+        node.start()?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_swap_and_a_rollback_change_the_answers_and_survive_a_restart() -> Result<()> {
     let (stage, mut node) = with("fixtures/echo")?;
@@ -157,13 +206,29 @@ fn what_cannot_be_loaded_is_refused_with_the_reason_and_changes_nothing() -> Res
     let cut = stage.home.path().join("cut.wasm");
     let whole = std::fs::read(pack("thermal"))?;
     std::fs::write(&cut, &whole[..whole.len() / 2])?;
-    // What is no WebAssembly at all is not even sent; what is cut short is the node's to refuse.
+    // What is no WebAssembly at all, or is cut short and cannot be signed, is not even sent.
     for (path, exit) in [(&garbage as &PathBuf, 2), (&cut, 8)] {
         let ran = stage.run(&["--json", "pack", "deploy", path.to_str().unwrap(), "bench-1"])?;
         assert_eq!(ran.code, exit, "{}{}", ran.stdout, ran.stderr);
     }
     let nodes = stage.run(&["--json", "nodes"])?.ok()?.json()?;
     assert_eq!(nodes[0]["capabilities"], serde_json::json!(["camera", "gpu", "system"]));
+    Ok(())
+}
+
+#[test]
+fn a_pack_that_traps_call_after_call_is_out_until_it_is_deployed_again() -> Result<()> {
+    let (stage, _node) = with("fixtures/hostile")?;
+    for _ in 0..5 {
+        assert_eq!(invoke(&stage, &["hostile.trap"])?["error"]["code"], "trap");
+    }
+    let refused = invoke(&stage, &["hostile.trap"])?;
+    assert_eq!(refused["error"]["code"], "pack_quarantined", "{refused}");
+    let listed = stage.run(&["pack", "list", "bench-1"])?.ok()?.stdout;
+    assert!(listed.lines().any(|line| line.contains("hostile") && line.contains("quarantined")), "{listed}");
+    assert_eq!(invoke(&stage, &["system.info"])?["ok"], true, "others go on");
+    deploy(&stage, "fixtures/hostile")?;
+    assert_eq!(invoke(&stage, &["hostile.trap"])?["error"]["code"], "trap", "another chance");
     Ok(())
 }
 

@@ -311,7 +311,7 @@ async fn serve(
 ) -> Result<()> {
     let id = proven.key.id();
     let found = (proven.role == Role::Operator).then(|| lock(state).records());
-    let welcome = Frame::Welcome { session: 1, window: 4 << 20, heartbeat_ms: 15_000, found: Maybe(found) };
+    let welcome = Frame::Welcome { session: 1, window: outhaul_protocol::limits::LINK_WINDOW, heartbeat_ms: 15_000, found: Maybe(found) };
     socket.send(welcome.encode()).await?;
     let outbox = Outbox::new(8 << 20);
     let peer = Peer { key: id, outbox: outbox.clone() };

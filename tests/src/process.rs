@@ -71,6 +71,20 @@ impl Process {
         Ok(Process { child, lines, seen: Vec::new(), name })
     }
 
+    /// The same with both outputs through one pipe, so that lines come in the order a person would see; all are
+    /// [`Line::Out`].
+    pub fn start_as_seen(mut command: Command) -> Result<Self> {
+        let name = format!("{command:?}");
+        let (reader, writer) = std::io::pipe()?;
+        command.stdin(Stdio::piped()).stdout(writer.try_clone()?).stderr(writer);
+        let child = command.spawn().with_context(|| format!("start {name}"))?;
+        // It holds the pipe's other end, and the reader waits for the last of them.
+        drop(command);
+        let (sender, lines) = mpsc::channel();
+        read_lines(reader, sender, Line::Out);
+        Ok(Process { child, lines, seen: Vec::new(), name })
+    }
+
     /// Its pid.
     #[must_use]
     pub fn pid(&self) -> u32 {

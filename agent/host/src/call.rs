@@ -77,6 +77,7 @@ impl Pack {
             log: Arc::clone(&self.log),
             label,
             kv: Arc::clone(&self.kv),
+            outside: Arc::clone(&self.outside),
         });
         let mut store = self.store(state);
         let done = tokio::select! {
@@ -86,7 +87,7 @@ impl Pack {
             done = self.run(&mut store, export, &params) => Ok(done),
         };
         let judged = self.judge(store.data(), &export.command, done?);
-        judged.map_err(|failure| hinted(failure, store.data().refusal.get()))
+        judged.map_err(|failure| hinted(failure, store.data().hint.get()))
     }
 
     pub(crate) fn store(&self, state: State) -> Store<State> {

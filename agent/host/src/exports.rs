@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use outhaul_protocol::describe::Interface;
 use outhaul_protocol::error::{Code, Failure};
+use outhaul_protocol::pack::{Docs, FunctionDocs, InterfaceDocs, LEFT_OVER, TypeDocs};
 use outhaul_protocol::types::{Case, Command, Field, IntType, Type};
 use wasmtime::Engine;
 use wasmtime::component::types::{self, ComponentFunc, ComponentInstance, ComponentItem};
@@ -12,7 +13,6 @@ use wasmtime::component::{Component, ComponentExportIndex};
 
 use crate::compile::brief;
 use crate::limits;
-use crate::sections::{Docs, FunctionDocs, InterfaceDocs, TypeDocs};
 
 /// A command and where it is.
 #[derive(Debug)]
@@ -49,6 +49,9 @@ pub(crate) fn read(component: &Component, engine: &Engine, pack: &str, docs: &Do
             }
             continue;
         };
+        if name == LEFT_OVER {
+            continue;
+        }
         let interface = outside(short(name));
         let about = docs.interfaces.get(&interface);
         let records = record_docs(instance, engine, about);

@@ -1,9 +1,10 @@
 //! Powers, and what the machine's owner grants of them to one pack.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::power::{camera, files, kv, process};
+use crate::power::{camera, files, http, kv, process, secrets};
 
 /// What a pack may ask for: an interface of `outhaul:host`, or a part of WASI that reaches the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,6 +21,10 @@ pub enum Power {
     System,
     /// Cameras.
     Camera,
+    /// Requests to other machines: `wasi:http/outgoing-handler`.
+    Http,
+    /// The owner's secrets, by name.
+    Secrets,
     /// Folders of the machine, through WASI's file system.
     Files,
     /// Values that outlive a call.
@@ -28,8 +33,18 @@ pub enum Power {
 
 impl Power {
     /// All of them.
-    pub const ALL: [Power; 8] =
-        [Power::Output, Power::Log, Power::Process, Power::Gpu, Power::System, Power::Camera, Power::Files, Power::Kv];
+    pub const ALL: [Power; 10] = [
+        Power::Output,
+        Power::Log,
+        Power::Process,
+        Power::Gpu,
+        Power::System,
+        Power::Camera,
+        Power::Http,
+        Power::Secrets,
+        Power::Files,
+        Power::Kv,
+    ];
 
     /// Its name in WIT and in `agent.toml`.
     #[must_use]
@@ -41,6 +56,8 @@ impl Power {
             Power::Gpu => "gpu",
             Power::System => "system",
             Power::Camera => "camera",
+            Power::Http => "http",
+            Power::Secrets => "secrets",
             Power::Files => "files",
             Power::Kv => "kv",
         }
@@ -55,23 +72,25 @@ impl Power {
     /// Whether a call that was not signed may use it: what only reads, and what is the call's own.
     #[must_use]
     pub fn is_shared(self) -> bool {
-        !matches!(self, Power::Process | Power::Camera | Power::Files | Power::Kv)
+        !matches!(self, Power::Process | Power::Camera | Power::Http | Power::Secrets | Power::Files | Power::Kv)
     }
 
-    /// What stands behind it on the command line that grants it.
+    /// Whether packs import it as a standard interface of WASI and not as one of `outhaul:host`.
     #[must_use]
-    pub fn item(self) -> &'static str {
+    pub fn is_wasi(self) -> bool {
+        matches!(self, Power::Http | Power::Files)
+    }
+
+    /// What `agent allow` wants behind its name, in words; nothing where the power is granted as a whole.
+    #[must_use]
+    pub fn item(self) -> Option<&'static str> {
         match self {
-            Power::Process => " PROGRAM",
-            Power::Files => " FOLDER",
-            _ => "",
+            Power::Process => Some("PROGRAM"),
+            Power::Http => Some("HOST"),
+            Power::Secrets => Some("NAME"),
+            Power::Files => Some("FOLDER"),
+            _ => None,
         }
-    }
-
-    /// Whether it is an interface of `outhaul:host`; else WASI is how packs ask for it.
-    #[must_use]
-    pub fn is_ours(self) -> bool {
-        self != Power::Files
     }
 }
 
@@ -92,6 +111,10 @@ pub struct Grants {
     pub process: Option<process::Grant>,
     /// cameras it may use
     pub camera: Option<camera::Grant>,
+    /// whom it may send requests to
+    pub http: Option<Arc<http::Grant>>,
+    /// secrets it may read
+    pub secrets: secrets::Grant,
     /// folders it may use
     pub files: Option<files::Grant>,
     /// values it may keep
@@ -102,7 +125,7 @@ pub struct Grants {
 
 /// The sentence for a power that policy does not grant at all. Refusals within a granted power come from the power itself.
 pub(crate) fn not_granted(pack: &str, power: Power) -> String {
-    let item = power.item();
+    let item = power.item().map(|item| format!(" {item}")).unwrap_or_default();
     format!("this machine's policy does not let pack `{pack}` use `{power}`; on that machine: agent allow {pack} {power}{item}")
 }
 
@@ -123,5 +146,6 @@ mod tests {
         }
         assert_eq!(Power::parse("teleport"), None);
         assert!(!Power::Process.is_shared() && !Power::Camera.is_shared() && Power::Gpu.is_shared());
+        assert!(!Power::Http.is_shared() && !Power::Secrets.is_shared());
     }
 }

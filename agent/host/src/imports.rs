@@ -8,7 +8,7 @@ use wasmtime::component::types::ComponentItem;
 
 use crate::compile::brief;
 use crate::grants::Power;
-use crate::{host_v0_1, wasi};
+use crate::{host_v0_1, wasi, wasi_http};
 
 /// The powers a component imports, read from its bytes alone. For showing; what is linked is decided by [`read`].
 pub fn powers_asked(wasm: &[u8]) -> Result<Vec<Power>, Failure> {
@@ -22,7 +22,10 @@ pub fn powers_asked(wasm: &[u8]) -> Result<Vec<Power>, Failure> {
             Payload::ComponentImportSection(imports) if depth == 0 => {
                 for import in imports {
                     let name = import.map_err(unreadable)?.name.name;
-                    powers.extend(host_v0_1::power(name).or_else(|| wasi::asks_for_files(name).then_some(Power::Files)));
+                    let http = wasi_http::offers(name) == Some(wasi_http::Import::Handler);
+                    powers.extend(host_v0_1::power(name));
+                    powers.extend(wasi::asks_for_files(name).then_some(Power::Files));
+                    powers.extend(http.then_some(Power::Http));
                 }
             }
             _ => {}
@@ -39,12 +42,14 @@ pub(crate) struct Imports {
     pub(crate) powers: Vec<Power>,
     /// whether it imports WASI
     pub(crate) wasi: bool,
+    /// whether it imports `wasi:http`
+    pub(crate) http: bool,
 }
 
 /// Reads a component's imports. `pack` is its name for sentences.
 pub(crate) fn read(component: &Component, engine: &Engine, pack: &str) -> Result<Imports, Failure> {
     let rejected = |text: String| Failure::new(Code::PackRejected, format!("pack `{pack}` {text}"));
-    let mut imports = Imports { powers: Vec::new(), wasi: false };
+    let mut imports = Imports { powers: Vec::new(), wasi: false, http: false };
     for (name, import) in component.component_type().imports(engine) {
         match (&import.ty, host_v0_1::power(name)) {
             (ComponentItem::ComponentInstance(_), Some(power)) => imports.powers.push(power),
@@ -53,9 +58,15 @@ pub(crate) fn read(component: &Component, engine: &Engine, pack: &str) -> Result
                 imports.powers.extend(wasi::asks_for_files(name).then_some(Power::Files));
             }
             (ComponentItem::ComponentInstance(_), None) => {
-                return Err(
-                    rejected(format!("imports `{}`, which this agent does not offer", brief(name))).hint("a newer agent may offer it")
-                );
+                let Some(import) = wasi_http::offers(name) else {
+                    return Err(
+                        rejected(format!("imports `{}`, which this agent does not offer", brief(name))).hint("a newer agent may offer it")
+                    );
+                };
+                imports.http = true;
+                if import == wasi_http::Import::Handler {
+                    imports.powers.push(Power::Http);
+                }
             }
             // A type that stands beside interfaces asks for nothing.
             (ComponentItem::Type(_), _) => {}

@@ -2,9 +2,10 @@
 //!
 //! A pack is checked, compiled in a process of its own and linked once ([`Host::load`]); each call ([`Pack::call`]) then runs in a fresh
 //! store with its own grants, ceilings and deadline, and ends in exactly one way. This crate is the only home of wasmtime and of the
-//! native powers ([`power`]); it knows no network, no operator and no file but its cache of compiled code.
+//! native powers ([`power`]); it knows no relay, no operator and no file but its cache of compiled code. Of the network it knows what
+//! packs are granted to ask of it.
 //!
-//! Read it in this order: `pack` (how one is loaded: `sections`, `compile`, `cache`, `imports`, `exports`), `call` (how one is called:
+//! Read it in this order: `pack` (how one is loaded: `compile`, `cache`, `imports`, `exports`), `call` (how one is called:
 //! `convert`, `state`, `sink`, `stream`), `host_v0_1` (what one may import).
 
 mod bindings;
@@ -22,12 +23,12 @@ mod log;
 pub mod measure;
 mod pack;
 pub mod power;
-mod sections;
 mod sink;
 mod state;
 mod stream;
 mod ticker;
 mod wasi;
+mod wasi_http;
 
 pub use call::{CallIo, CallRequest};
 pub use compile::{Compiler, compile_child};

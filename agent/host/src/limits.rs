@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub(crate) use outhaul_protocol::limits::{COMMANDS, TYPE_DEPTH, TYPE_NODES};
+
 /// Memory of the host that one crossing between pack and host may take. A guest's memory limit does not count what it passes or
 /// returns, and a dynamic value costs 40 bytes per byte of a list.
 pub(crate) const HOSTCALL_FUEL: usize = 16 << 20;
@@ -25,6 +27,10 @@ pub(crate) const MEMORIES: usize = 8;
 pub(crate) const HANDLES: usize = 1_024;
 /// Entries behind those handles: a stream has three.
 pub(crate) const HANDLE_ENTRIES: usize = 8 * HANDLES;
+/// Bytes of the headers of one message that a pack makes, as they lie in the host's memory: each of its handles may be one.
+pub(crate) const HTTP_FIELDS: usize = 32 << 10;
+/// Bytes of a request's body that a pack may write at once; two of them wait per request.
+pub(crate) const HTTP_WRITE: usize = 64 << 10;
 /// Random bytes a WASI guest gets at once.
 pub(crate) const RANDOM: u64 = 1 << 20;
 /// Files and folders a call may have open in granted folders: an archiver has a handful.
@@ -62,16 +68,6 @@ pub(crate) const LOG_BURST: u32 = 100;
 pub(crate) const LOG_RATE: u32 = 10;
 /// Bytes of an error's text that a failure's message repeats.
 pub(crate) const MESSAGE: usize = 512;
-/// Nodes of all types of a pack together. Types refer to each other: a kilobyte of them can unfold to a gigabyte.
-pub(crate) const TYPE_NODES: usize = 16_384;
-/// Nesting of a type. A description that nests deeper is read by nobody.
-pub(crate) const TYPE_DEPTH: usize = 24;
-/// Commands of one pack.
-pub(crate) const COMMANDS: usize = 512;
-/// Bytes of a pack's docs section: what a description may hold of them.
-pub(crate) const DOCS: usize = outhaul_protocol::limits::DESCRIPTION;
-/// Bytes of a version.
-pub(crate) const VERSION: usize = 64;
 /// Compilations at once: each takes a processor and up to [`COMPILER_MEMORY`].
 pub(crate) const COMPILERS: usize = 2;
 /// Address space of the compiler. 60 KB packs take 300 MB of it, Python's 18 MiB under 2 GiB.

@@ -58,6 +58,7 @@ impl Typed {
             log: Arc::clone(&pack.log),
             label: String::new(),
             kv: Arc::clone(&pack.kv),
+            outside: Arc::clone(&pack.outside),
         }));
         let failed = |error: wasmtime::Error| Failure::new(Code::Trap, format!("{error:#}"));
         let instance = self.bound.instantiate_async(&mut store).await.map_err(failed)?;

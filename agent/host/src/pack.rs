@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use outhaul_protocol::describe::Interface;
 use outhaul_protocol::error::{Code, Failure};
+use outhaul_protocol::pack::{self, Contents, Docs, Manifest};
 use outhaul_protocol::types::Command;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
@@ -21,10 +22,10 @@ use crate::exports::{self, Export, Exports};
 use crate::grants::Power;
 use crate::imports::{self, Imports};
 use crate::log::PackLog;
+use crate::power::http::Outside;
 use crate::power::{camera, kv};
-use crate::sections::{self, Docs, Identity};
 use crate::state::State;
-use crate::{host_v0_1, limits, wasi};
+use crate::{host_v0_1, limits, wasi, wasi_http};
 
 /// How a host is set up.
 pub struct HostConfig {
@@ -42,6 +43,8 @@ pub struct HostConfig {
     pub camera_test_pattern: bool,
     /// where packs' values are kept; nowhere when absent
     pub kv: Option<PathBuf>,
+    /// what packs' requests and secrets go through
+    pub outside: Outside,
 }
 
 impl fmt::Debug for HostConfig {
@@ -64,6 +67,7 @@ pub struct Host {
     memory: usize,
     camera: camera::Config,
     kv: Arc<kv::Store>,
+    outside: Arc<Outside>,
 }
 
 impl fmt::Debug for Host {
@@ -74,7 +78,7 @@ impl fmt::Debug for Host {
 
 /// A pack that is ready to be called.
 pub struct Pack {
-    identity: Identity,
+    manifest: Manifest,
     digest: [u8; 32],
     powers: Vec<Power>,
     interfaces: Vec<Interface>,
@@ -86,12 +90,13 @@ pub struct Pack {
     pub(crate) memory: usize,
     pub(crate) camera: camera::Config,
     pub(crate) kv: Arc<kv::Store>,
+    pub(crate) outside: Arc<Outside>,
     pub(crate) log: Arc<PackLog>,
 }
 
 impl fmt::Debug for Pack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Identity { name, version } = &self.identity;
+        let Manifest { name, version, .. } = &self.manifest;
         f.debug_struct("Pack").field("name", name).field("version", version).field("kind", &self.kind).finish_non_exhaustive()
     }
 }
@@ -108,30 +113,31 @@ impl Host {
             memory: config.memory_bytes,
             camera: camera::Config { test_pattern: config.camera_test_pattern },
             kv: Arc::new(kv::Store::new(config.kv)),
+            outside: Arc::new(config.outside),
         })
     }
 
     /// Checks, compiles (or finds compiled) and links a pack.
     pub async fn load(&self, wasm: Bytes) -> Result<Arc<Pack>, Failure> {
-        let (identity, docs) = sections::read(&wasm)?;
+        let Contents { manifest, docs, .. } = pack::read(&wasm)?;
         let digest: [u8; 32] = Sha256::digest(&wasm).into();
         if let Some(kept) = self.cache.get(&digest) {
             match self.component(&kept) {
-                Ok(component) => return self.link(component, kept.kind, identity, &docs, digest),
+                Ok(component) => return self.link(component, kept.kind, manifest, &docs, digest),
                 Err(error) => {
-                    tracing::warn!(pack = identity.name, reason = %format!("{error:#}"), "compiled code does not load and is made anew")
+                    tracing::warn!(pack = manifest.name, reason = %format!("{error:#}"), "compiled code does not load and is made anew")
                 }
             }
         }
         let made = {
             let _place = self.compilers.acquire().await;
-            self.compiler.compile(&identity.name, wasm).await?
+            self.compiler.compile(&manifest.name, wasm).await?
         };
-        let component = self.component(&made).map_err(|error| rejected(&identity, &error))?;
+        let component = self.component(&made).map_err(|error| rejected(&manifest, &error))?;
         let kind = made.kind;
         self.cache.put(&digest, &made);
         drop(made);
-        self.link(component, kind, identity, &docs, digest)
+        self.link(component, kind, manifest, &docs, digest)
     }
 
     /// Code of our own making, ready to run.
@@ -143,24 +149,27 @@ impl Host {
     }
 
     /// What a pack may import. Made for each pack anew: kept, WASI alone would cost a megabyte that few packs need.
-    fn linker(&self, kind: Kind, with_wasi: bool) -> wasmtime::Result<Linker<State>> {
+    fn linker(&self, kind: Kind, with_wasi: bool, http: bool) -> wasmtime::Result<Linker<State>> {
         let mut linker = Linker::new(self.engines.get(kind));
         if with_wasi {
             wasi::link(&mut linker)?;
+        }
+        if http {
+            wasi_http::link(&mut linker)?;
         }
         host_v0_1::link(&mut linker, kind)?;
         Ok(linker)
     }
 
-    fn link(&self, component: Component, kind: Kind, identity: Identity, docs: &Docs, digest: [u8; 32]) -> Result<Arc<Pack>, Failure> {
+    fn link(&self, component: Component, kind: Kind, manifest: Manifest, docs: &Docs, digest: [u8; 32]) -> Result<Arc<Pack>, Failure> {
         let engine = self.engines.get(kind);
-        let Imports { powers, wasi } = imports::read(&component, engine, &identity.name)?;
-        let Exports { interfaces, functions } = exports::read(&component, engine, &identity.name, docs)?;
-        let linker = self.linker(kind, wasi);
-        let instance = linker.and_then(|linker| linker.instantiate_pre(&component)).map_err(|error| rejected(&identity, &error))?;
+        let Imports { powers, wasi, http } = imports::read(&component, engine, &manifest.name)?;
+        let Exports { interfaces, functions } = exports::read(&component, engine, &manifest.name, docs)?;
+        let linker = self.linker(kind, wasi, http);
+        let instance = linker.and_then(|linker| linker.instantiate_pre(&component)).map_err(|error| rejected(&manifest, &error))?;
         Ok(Arc::new(Pack {
-            log: Arc::new(PackLog::new(&identity.name)),
-            identity,
+            log: Arc::new(PackLog::new(&manifest.name)),
+            manifest,
             digest,
             powers,
             interfaces,
@@ -172,14 +181,15 @@ impl Host {
             memory: self.memory,
             camera: self.camera,
             kv: Arc::clone(&self.kv),
+            outside: Arc::clone(&self.outside),
         }))
     }
 }
 
-fn rejected(identity: &Identity, error: &wasmtime::Error) -> Failure {
+fn rejected(manifest: &Manifest, error: &wasmtime::Error) -> Failure {
     Failure::new(
         Code::PackRejected,
-        format!("pack `{}` {} cannot be linked: {}", identity.name, identity.version, brief(&format!("{error:#}"))),
+        format!("pack `{}` {} cannot be linked: {}", manifest.name, manifest.version, brief(&format!("{error:#}"))),
     )
 }
 
@@ -187,13 +197,19 @@ impl Pack {
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.identity.name
+        &self.manifest.name
     }
 
     /// Its version.
     #[must_use]
     pub fn version(&self) -> &str {
-        &self.identity.version
+        &self.manifest.version
+    }
+
+    /// What it says about itself.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
     }
 
     /// SHA-256 of the component.

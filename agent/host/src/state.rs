@@ -1,7 +1,7 @@
 //! What one call's store holds: its grants, its output, its ceilings, the resources it opened. Dropped with the store at the call's
 //! end, whatever the end was, and with it every child it started.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -13,11 +13,12 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use crate::grants::{Grants, Power, not_granted, not_shared};
 use crate::limits;
 use crate::log::PackLog;
+use crate::power::http::Outside;
 use crate::power::{camera, files, kv};
 use crate::sink::Sink;
 use crate::stream::HostStream;
 use crate::wasi;
-use crate::wasi::filesystem::Refusal;
+use crate::wasi_http::Http;
 
 /// A call's state.
 pub(crate) struct State {
@@ -28,16 +29,18 @@ pub(crate) struct State {
     pub(crate) log: Arc<PackLog>,
     pub(crate) label: String,
     pub(crate) kv: Arc<kv::Store>,
-    /// the first that WASI's errors had no room for
-    pub(crate) refusal: Refusal,
+    pub(crate) outside: Arc<Outside>,
+    /// the first refusal that WASI's errors had no room for
+    pub(crate) hint: wasi::filesystem::Refusal,
     grants: Arc<Grants>,
     shared_only: bool,
-    denied: Option<String>,
+    refusal: Refusal,
     input: Option<mpsc::Receiver<Bytes>>,
     over: CancellationToken,
     _ends: DropGuard,
     // Last, and only for packs that ask: making one costs as much as a small call.
     wasi: Option<Box<WasiCtx>>,
+    http: Option<Box<Http>>,
 }
 
 /// What a call brings with it.
@@ -51,6 +54,23 @@ pub(crate) struct Brought {
     pub(crate) log: Arc<PackLog>,
     pub(crate) label: String,
     pub(crate) kv: Arc<kv::Store>,
+    pub(crate) outside: Arc<Outside>,
+}
+
+/// The first refusal of a call, which its ending repeats. Shared with what goes on beside the store.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Refusal(Arc<OnceLock<String>>);
+
+impl Refusal {
+    /// Keeps a sentence, unless there is one.
+    pub(crate) fn remember(&self, sentence: String) {
+        self.0.get_or_init(|| sentence);
+    }
+
+    /// What was refused.
+    pub(crate) fn sentence(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
+    }
 }
 
 impl State {
@@ -66,14 +86,16 @@ impl State {
             log: brought.log,
             label: brought.label,
             kv: brought.kv,
-            refusal: Refusal::default(),
+            outside: brought.outside,
+            hint: wasi::filesystem::Refusal::default(),
             grants: brought.grants,
             shared_only: brought.shared_only,
-            denied: None,
+            refusal: Refusal::default(),
             input: Some(brought.input),
             _ends: over.clone().drop_guard(),
             over,
             wasi: None,
+            http: None,
         }
     }
 
@@ -87,8 +109,8 @@ impl State {
         let grants = &self.grants;
         let granted = match power {
             Power::Output | Power::Log => true,
-            // The power itself refuses each program, with the very command that would allow it.
-            Power::Process => true,
+            // These refuse each thing themselves, with the very command that would allow it.
+            Power::Process | Power::Http | Power::Secrets => true,
             Power::Gpu => grants.gpu,
             Power::System => grants.system,
             Power::Camera => grants.camera.is_some(),
@@ -111,13 +133,22 @@ impl State {
 
     /// Remembers a refusal. The first one is what the caller hears, whatever the pack makes of it.
     pub(crate) fn deny(&mut self, sentence: String) -> String {
-        self.denied.get_or_insert_with(|| sentence.clone());
+        self.refusal.remember(sentence.clone());
         sentence
     }
 
     /// What was refused.
     pub(crate) fn denied(&self) -> Option<&str> {
-        self.denied.as_deref()
+        self.refusal.sentence()
+    }
+
+    /// The power `http` of this call, made when it is first asked for, and the table beside it.
+    pub(crate) fn http_and_table(&mut self) -> (&mut Http, &mut ResourceTable) {
+        let http = self.http.get_or_insert_with(|| {
+            let pack = self.log.pack().to_owned();
+            Box::new(Http::new(pack, Arc::clone(&self.grants), self.shared_only, Arc::clone(&self.outside), self.refusal.clone()))
+        });
+        (http, &mut self.table)
     }
 
     /// What the caller sends, for the first who asks.

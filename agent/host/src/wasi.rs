@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn only_version_two_of_known_interfaces_is_offered() {
         assert!(offers("wasi:cli/environment@0.2.6") && offers("wasi:sockets/udp-create-socket@0.2.0"));
-        for import in ["wasi:cli/environment@0.3.0", "wasi:http/types@0.2.0", "wasi:cli/environment", "cli/environment@0.2.0"] {
+        for import in ["wasi:cli/environment@0.3.0", "wasi:keyvalue/store@0.2.0", "wasi:cli/environment", "cli/environment@0.2.0"] {
             assert!(!offers(import), "{import}");
         }
     }

@@ -29,6 +29,7 @@ fn host() -> Host {
         calls: 4,
         camera_test_pattern: false,
         kv: None,
+        outside: outhaul_host::power::http::Outside::default(),
     })
     .expect("a host")
 }

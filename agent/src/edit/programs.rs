@@ -92,6 +92,7 @@ pub(super) fn deny(process: &mut dyn TableLike, items: &[String]) {
         items.iter().any(|item| *item == entry.program || Entry::parse(item).is_ok_and(|item| item.to_string() == said))
     };
     list.retain(|item| !items.is_empty() && !read::<Entry>(item).is_some_and(|entry| named(&entry)));
+    super::close_up(list);
 }
 
 fn warn(entry: &Entry, notes: &mut Vec<String>) {

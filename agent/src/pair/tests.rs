@@ -18,6 +18,8 @@ enum Other {
     Ends(&'static str, &'static str),
     /// closes after the confirmation
     Leaves,
+    /// closes when the machine has written everything, and does not say that it passed that on
+    LeavesLast,
     /// asks for approval first
     Approves,
 }
@@ -29,7 +31,7 @@ async fn relay(listener: TcpListener, fleet: Arc<Fleet>, code: String, other: Ot
     let (tcp, _) = listener.accept().await.map_err(|error| error.to_string())?;
     let (mut socket, proven) = Acceptor { tls: None, origins: vec![] }.accept(tcp, key).await.map_err(|error| error.to_string())?;
     assert_eq!(proven.role, Role::Guest);
-    let welcome = Frame::Welcome { session: 1, window: 1 << 20, heartbeat_ms: 15_000, found: Maybe(None) };
+    let welcome = Frame::Welcome { session: 1, window: outhaul_protocol::limits::LINK_WINDOW, heartbeat_ms: 15_000, found: Maybe(None) };
     socket.send(welcome.encode()).await.map_err(|ended| ended.to_string())?;
     let next = async |socket: &mut outhaul_link::Socket| loop {
         let frame = Frame::decode(&socket.receive().await.map_err(|ended| ended.to_string())?).map_err(|error| error.to_string())?;
@@ -37,7 +39,8 @@ async fn relay(listener: TcpListener, fleet: Arc<Fleet>, code: String, other: Ot
             return Ok::<_, String>(frame);
         }
     };
-    let Frame::PairJoin { slot, message, .. } = next(&mut socket).await? else { return Err("no join".into()) };
+    let Frame::PairJoin { slot, message, facts } = next(&mut socket).await? else { return Err("no join".into()) };
+    assert_eq!(facts.is_empty(), slot != 0, "only who waits to be recognised says in the clear what it is: {facts:?}");
     if let Other::Ends(code, message) = other {
         let end = Frame::PairEnd { pairing: 0, code: code.into(), message: message.into() };
         socket.send(end.encode()).await.map_err(|ended| ended.to_string())?;
@@ -73,6 +76,9 @@ async fn relay(listener: TcpListener, fleet: Arc<Fleet>, code: String, other: Ot
     let (awaiting, message) = confirmed.welcome(&fleet.owner, &welcome).map_err(|error| error.to_string())?;
     socket.send(say(message)).await.map_err(|ended| ended.to_string())?;
     let Frame::PairMessage { message, .. } = next(&mut socket).await? else { return Err("no last word".into()) };
+    if other == Other::LeavesLast {
+        return Err("left".into());
+    }
     let end = Frame::PairEnd { pairing: 9, code: "done".into(), message: String::new() };
     socket.send(end.encode()).await.map_err(|ended| ended.to_string())?;
     awaiting.stored(&message.0).map_err(|error| error.to_string())
@@ -110,7 +116,7 @@ async fn the_right_code_pairs_and_both_sides_know() {
     std::fs::write(home.join(FILE), "# mine\n[limits]\ncalls = 3 # few\n").expect("written");
     let (paired, known) = run(&home, &fleet, Other::Honest, with_code("482 913")).await;
     let paired = paired.expect("paired");
-    assert_eq!((paired.name.as_str(), paired.fleet, paired.again), ("bench-1", fleet.id(), false));
+    assert_eq!((paired.name.as_str(), paired.fleet, paired.again, paired.heard), ("bench-1", fleet.id(), false, true));
     assert_eq!(known.expect("the operator was told").id(), paired.node);
     assert_eq!(Membership::load(&home).expect("stored").labels().id, paired.node);
     let text = std::fs::read_to_string(home.join(FILE)).expect("there");
@@ -118,6 +124,15 @@ async fn the_right_code_pairs_and_both_sides_know() {
     assert!(text.contains("calls = 3 # few") && text.contains(&format!("relay = \"{}\"", paired.relay)), "{text}");
     let (again, _) = run(&home, &fleet, Other::Honest, with_code("482913")).await;
     assert!(again.expect("the same fleet").again);
+}
+
+#[tokio::test]
+async fn a_last_word_that_is_lost_leaves_a_paired_machine_that_says_so() {
+    let ((_dir, home), fleet) = (home(), Arc::new(Fleet::new()));
+    let (paired, known) = run(&home, &fleet, Other::LeavesLast, with_code("482913")).await;
+    let paired = paired.expect("all is on the disk");
+    assert!(!paired.heard && known.is_err());
+    assert_eq!(Membership::load(&home).expect("stored").labels().id, paired.node);
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 use super::*;
 use crate::run::{BUILT, unix_now};
 use crate::testing::{Fleet, home};
-use outhaul_protocol::chain::{verify_certificate, verify_relays};
 use outhaul_protocol::keys::SecretKey;
+use outhaul_protocol::limits;
 use outhaul_protocol::objects::Rights;
+use outhaul_protocol::publisher::PublisherKey;
 
 struct Machine {
     _dir: tempfile::TempDir,
@@ -24,15 +25,7 @@ fn paired() -> (Machine, Membership) {
 
 impl Machine {
     fn welcomed(&self, name: &str) -> Membership {
-        let mailbox = mailbox(&self.home).expect("made").public();
-        let welcome = self.fleet.welcome(self.key.public(), mailbox, name);
-        let (fleet, now) = (self.fleet.key.public(), self.clock.read(unix_now()));
-        let node = verify_certificate(&fleet, &welcome.certificate, now, &RevokedSet::empty()).expect("stands");
-        let relays = verify_relays(&fleet, &welcome.relays.0, now).expect("stands");
-        let list = welcome.revocations.as_ref().expect("is there");
-        let verified = verify_revocations(&fleet, list, now, &RevokedSet::empty()).expect("stands");
-        let revoked = RevokedSet::empty().follow(&verified, &fleet).expect("first");
-        Membership::from_welcome(&self.home, &welcome, node, relays, revoked, now)
+        self.fleet.member(&self.home, &self.key, name, self.clock.read(unix_now()))
     }
 
     fn notice(&mut self, membership: &mut Membership, kind: &str, signed: &Blob, chain: Vec<Blob>) -> Result<bool, Failure> {
@@ -177,4 +170,49 @@ fn what_cannot_be_written_does_not_count() {
     let newer = machine.fleet.relays(2, unix_now());
     assert!(machine.notice(&mut membership, "relays", &newer, vec![]).is_err());
     assert_eq!(membership.serials().relays, 1);
+}
+
+#[test]
+fn publishers_come_with_the_pairing_change_by_word_and_survive() {
+    let (mut machine, _) = paired();
+    let key = |n: u8| PublisherKey::from_bytes(&[n; 32]);
+    machine.fleet.publishers = vec![key(1).public()];
+    let mut membership = machine.welcomed("bench-1");
+    membership.store(&machine.home).expect("stored");
+    let trusts = |n: u8| Membership::load(&machine.home).expect("there").publishers().of(&key(n).id()).cloned();
+    assert!(trusts(1).is_some() && trusts(2).is_none());
+    assert_eq!(membership.trust_publisher(key(2).public(), Some("acme".into())), Ok(true));
+    assert_eq!(membership.trust_publisher(key(2).public(), None), Ok(false), "twice is once");
+    assert_eq!(trusts(2).and_then(|publisher| publisher.name), Some("acme".to_owned()));
+    let mut again = machine.welcomed("bench-1");
+    again.absorb(&machine.home).expect("read");
+    assert_eq!(again.publishers().len(), 2, "to pair again forgets nobody");
+    assert_eq!(membership.distrust_publisher(&key(2).id()), Ok(true));
+    assert_eq!(membership.distrust_publisher(&key(2).id()), Ok(false));
+    assert!(trusts(2).is_none());
+    let many: Vec<_> = (0..limits::PUBLISHERS).map(|_| PublisherKey::generate().public()).collect();
+    let full = many.into_iter().find_map(|key| membership.trust_publisher(key, None).err()).expect("there is an end");
+    assert_eq!(full.code, Code::TooLarge);
+}
+
+#[test]
+fn a_publishers_next_key_is_kept_and_a_revoked_key_has_none() {
+    let (mut machine, _) = paired();
+    let key = |n: u8| PublisherKey::from_bytes(&[n; 32]);
+    machine.fleet.publishers = vec![key(1).public(), key(5).public()];
+    let mut membership = machine.welcomed("bench-1");
+    membership.store(&machine.home).expect("stored");
+    let rotation = |from: u8, to: u8| key(from).hand_on(&key(to), unix_now());
+    let mut trusted = membership.publishers();
+    assert_eq!(membership.follow_rotations(&[rotation(1, 2), rotation(2, 3)], &mut trusted), Ok(true));
+    assert_eq!(membership.follow_rotations(&[rotation(1, 2), rotation(8, 9)], &mut trusted), Ok(false), "known, and about nobody");
+    let line = Membership::load(&machine.home).expect("there").publishers();
+    assert_eq!(line.of(&key(3).id()).map(|publisher| publisher.ids().next()), Some(Some(key(1).id())));
+    assert_eq!(trusted, line);
+    assert_eq!(membership.follow_rotations(&[rotation(1, 4)], &mut trusted).expect_err("two heirs").code, Code::BadSignature);
+    let (list, chain) = (machine.fleet.revocations(&machine.fleet.key, 2, &[key(5).id()]), vec![]);
+    machine.notice(&mut membership, "revocations", &list, chain).expect("newer");
+    assert_eq!(membership.follow_rotations(&[rotation(5, 6)], &mut trusted).expect_err("a thief's heir").code, Code::Revoked);
+    assert_eq!(membership.distrust_publisher(&key(3).id()), Ok(true), "by any of its keys");
+    assert!(membership.publishers().of(&key(1).id()).is_none());
 }

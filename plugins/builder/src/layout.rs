@@ -5,9 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use outhaul_author::make::toolchain::Target;
 use serde::Deserialize;
-
-use crate::toolchain::Target;
 
 /// A checkout: the folder that holds `plugins/` and `wit/`.
 #[derive(Debug, Clone)]
@@ -99,8 +98,21 @@ struct Options {
     without_host: bool,
 }
 
-/// The version of what says none of its own.
-const WORKSPACE_VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The packs' workspace, as far as it matters here.
+#[derive(Deserialize)]
+struct Root {
+    workspace: Workspace,
+}
+
+#[derive(Deserialize)]
+struct Workspace {
+    package: Shared,
+}
+
+#[derive(Deserialize)]
+struct Shared {
+    version: String,
+}
 
 impl Tree {
     /// The checkout this builder was compiled in.
@@ -160,6 +172,9 @@ impl Tree {
     /// All packs, sorted by file.
     pub fn packs(&self) -> Result<Vec<Pack>> {
         let plugins = self.plugins();
+        let root: Root = toml::from_str(&fs::read_to_string(plugins.join("Cargo.toml"))?)?;
+        // The version of what says none of its own.
+        let version = root.workspace.package.version;
         let mut packs = Vec::new();
         for entry in entries(&plugins)?
             .into_iter()
@@ -168,7 +183,7 @@ impl Tree {
             let is_pack = entry.join("Cargo.toml").is_file() && !entry.ends_with("builder");
             if is_pack {
                 packs.push(
-                    self.crate_pack(&entry)
+                    self.crate_pack(&entry, &version)
                         .with_context(|| format!("read `{}`", self.show(&entry)))?,
                 );
             }
@@ -176,7 +191,7 @@ impl Tree {
         packs.extend(
             entries(&plugins.join("fixtures/wit-only"))?
                 .iter()
-                .map(|file| self.wit_pack(file)),
+                .map(|file| self.wit_pack(file, &version)),
         );
         packs.sort_by(|a, b| a.file.cmp(&b.file));
         let doubled = packs.windows(2).find(|pair| pair[0].file == pair[1].file);
@@ -188,7 +203,7 @@ impl Tree {
         Ok(packs)
     }
 
-    fn crate_pack(&self, folder: &Path) -> Result<Pack> {
+    fn crate_pack(&self, folder: &Path, shared: &str) -> Result<Pack> {
         let manifest: Manifest = toml::from_str(&fs::read_to_string(folder.join("Cargo.toml"))?)?;
         let Package {
             name,
@@ -198,7 +213,7 @@ impl Tree {
         let sources = self.below_plugins(folder);
         Ok(Pack {
             name: options.pack.unwrap_or_else(|| name.clone()),
-            version: version.as_str().unwrap_or(WORKSPACE_VERSION).to_owned(),
+            version: version.as_str().unwrap_or(shared).to_owned(),
             file: sources.display().to_string(),
             wit: folder.join("wit").is_dir().then(|| sources.join("wit")),
             sources,
@@ -214,7 +229,7 @@ impl Tree {
         })
     }
 
-    fn wit_pack(&self, file: &Path) -> Pack {
+    fn wit_pack(&self, file: &Path, version: &str) -> Pack {
         let sources = self.below_plugins(file);
         let name = file
             .file_stem()
@@ -224,7 +239,7 @@ impl Tree {
         Pack {
             file: format!("fixtures/{name}"),
             name,
-            version: WORKSPACE_VERSION.into(),
+            version: version.to_owned(),
             wit: Some(sources.clone()),
             sources,
             knows_host: true,
@@ -243,9 +258,13 @@ impl Tree {
         if folder.exists() {
             fs::remove_dir_all(folder)?;
         }
-        for file in files(&self.plugins())?
-            .into_iter()
-            .chain(files(&self.wit())?)
+        let decide = [crate::stamp::MAKE, crate::stamp::VERSIONS].map(|path| self.root.join(path));
+        for file in [self.plugins(), self.wit()]
+            .iter()
+            .chain(&decide)
+            .map(|folder| files(folder))
+            .collect::<Result<Vec<_>>>()?
+            .concat()
         {
             let to = folder.join(file.strip_prefix(&self.root)?);
             fs::create_dir_all(to.parent().context("a file has a folder")?)?;

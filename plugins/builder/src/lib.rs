@@ -2,16 +2,14 @@
 //! because anybody can make it again: its stamp names the sources and the compiler, and [`check`] compares bytes.
 //!
 //! - [`layout`]: which packs there are, and where
-//! - [`toolchain`]: a compiler for them
-//! - [`component`]: from a module, or from WIT alone, to a component
-//! - [`docs`]: what people read about commands, from the WIT source
+//! - [`component`]: from a module, or from WIT alone, to a pack
 //! - [`stamp`]: what a built pack was made from
+//!
+//! How a pack is made at all (a compiler, a component, the docs from WIT) is `outhaul_author::make`, for everybody's packs.
 
 pub mod component;
-pub mod docs;
 pub mod layout;
 pub mod stamp;
-pub mod toolchain;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,8 +17,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use layout::{Form, Pack, Tree};
+use outhaul_author::make::encode;
+use outhaul_author::make::toolchain::{Build, Target, Toolchain};
 use stamp::Stamp;
-use toolchain::{Target, Toolchain};
 
 /// Whether [`check`] builds everything again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +89,7 @@ fn skip(why: &str) -> Result<()> {
 }
 
 fn check_stamp(tree: &Tree, pack: &Pack) -> Result<Stamp> {
-    const HINT: &str = "hint: cargo run --manifest-path plugins/Cargo.toml -p builder -- build";
+    const HINT: &str = "hint: cargo run --bin builder -- build";
     let path = tree.stamp(pack);
     let stamp =
         Stamp::read(&path).with_context(|| format!("{HINT}\nread `{}`", tree.show(&path)))?;
@@ -185,7 +184,13 @@ fn make(
             .iter()
             .filter_map(|pack| pack.crate_for(*target))
             .collect();
-        toolchain.build(&tree.plugins(), &crates, target_folder)?;
+        toolchain.build(&Build {
+            folder: &tree.plugins(),
+            crates: &crates,
+            target_folder,
+            hidden: (tree.root(), "/outhaul"),
+            locked: true,
+        })?;
     }
     packs
         .iter()
@@ -194,7 +199,9 @@ fn make(
                 Form::Crate { name, target } => {
                     component::from_module(&fs::read(target.output(target_folder, name))?, *target)
                 }
-                Form::Wit => component::from_wit(&docs::read_wit(tree, pack)?),
+                Form::Wit => {
+                    component::read_wit(tree, pack).and_then(|wit| Ok(encode::from_wit(&wit)?))
+                }
             };
             let wasm = component
                 .and_then(|bare| component::finish(&bare, tree, pack))
@@ -214,7 +221,13 @@ fn toolchains(packs: &[Pack]) -> Result<BTreeMap<Target, Toolchain>> {
     [Target::Unknown, Target::Wasi]
         .into_iter()
         .filter(|target| packs.iter().any(|pack| pack.crate_for(*target).is_some()))
-        .map(|target| Ok((target, Toolchain::find(target)?)))
+        .map(|target| match Toolchain::find(target) {
+            Ok(toolchain) => Ok((target, toolchain)),
+            Err(failure) => bail!(
+                "{failure}\nhint: {}",
+                failure.hint.as_deref().unwrap_or_default()
+            ),
+        })
         .collect()
 }
 

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::layout::{Pack, Tree, files};
 
@@ -15,7 +14,7 @@ use crate::layout::{Pack, Tree, files};
 pub struct Stamp {
     /// Name and version.
     pub pack: String,
-    /// SHA-256 over the pack's sources, the WIT, the plugins' manifest and lock file, and the builder.
+    /// SHA-256 over the pack's sources, the WIT, the plugins' manifest and lock file, the builder, and how packs are made.
     pub sources: String,
     /// Compiler and linker.
     pub compiler: String,
@@ -38,35 +37,27 @@ impl Stamp {
     }
 }
 
+/// What decides the bytes of everybody's packs.
+pub const MAKE: &str = "relay/author/src/make";
+
+/// Names the version of what encodes components.
+pub const VERSIONS: &str = "relay/author/Cargo.toml";
+
 /// The digest of all that decides a pack's bytes, but for the compiler.
 pub fn sources(tree: &Tree, pack: &Pack) -> Result<String> {
     let plugins = tree.plugins();
     let mut paths = files(&plugins.join(&pack.sources))?;
     paths.extend(files(&tree.wit())?);
     paths.extend(files(&plugins.join("builder/src"))?);
-    paths.extend(["Cargo.toml", "Cargo.lock", "builder/Cargo.toml"].map(|file| plugins.join(file)));
-    let mut digest = Sha256::new();
-    for path in paths {
-        let bytes = fs::read(&path)?;
-        // Lengths before both, so that nothing can move from one file, or from a name, to its neighbour.
-        let name = path
-            .strip_prefix(tree.root())?
-            .to_string_lossy()
-            .replace('\\', "/");
-        digest.update((name.len() as u64).to_le_bytes());
-        digest.update(&name);
-        digest.update((bytes.len() as u64).to_le_bytes());
-        digest.update(&bytes);
-    }
-    Ok(hex(&digest.finalize()))
+    paths.extend(files(&tree.root().join(MAKE))?);
+    paths.extend(
+        ["plugins/Cargo.toml", "plugins/Cargo.lock", VERSIONS].map(|file| tree.root().join(file)),
+    );
+    Ok(outhaul_author::sources::digest(tree.root(), &paths)?)
 }
 
 /// SHA-256 in hex.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    outhaul_protocol::keys::sha256(bytes).to_string()
 }

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use outhaul_protocol::describe::{AnnounceContent, Heartbeat, PackDescription};
+use outhaul_protocol::describe::{AnnounceContent, Heartbeat, PackDescription, PackList};
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(description) = PackDescription::from_bytes(data) {
@@ -12,5 +12,6 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     let _ = AnnounceContent::from_bytes(data);
+    let _ = PackList::from_bytes(data);
     let _ = Heartbeat::from_bytes(data);
 });

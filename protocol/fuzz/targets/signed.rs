@@ -4,7 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 use outhaul_protocol::keys::SecretKey;
 use outhaul_protocol::objects::{
-    Announce, Call, Certificate, Control, Grant, Link, Node, Opening, Pair, Prekey, Receipt, Relays, RevocationList, Revocations,
+    Announce, Call, Certificate, Control, Grant, Link, Node, Opening, Pair, Prekey, Publication, Receipt, Relays, RevocationList,
+    Revocations, Rotation, Succession,
 };
 use outhaul_protocol::signed::Signed;
 
@@ -17,7 +18,8 @@ fuzz_target!(|data: &[u8]| {
             }
         )* };
     }
-    kinds!(Grant, Node, Revocations, Relays, Prekey, Announce, Opening, Call, Receipt, Pair, Link, Control);
+    kinds!(Grant, Node, Revocations, Relays, Prekey, Announce, Opening, Call, Receipt, Pair, Link, Control, Publication, Succession);
     let _ = Certificate::decode(data);
     let _ = RevocationList::decode(data);
+    let _ = Rotation::decode(data);
 });

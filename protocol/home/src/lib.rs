@@ -5,19 +5,20 @@
 //! ```text
 //! HOME/              OUTHAUL_HOME, else $XDG_DATA_HOME/outhaul, else ~/.local/share/outhaul
 //!   relay/           relay.toml relay.key relay.db packs/ address
-//!   agent/           agent.toml agent.key pins packs/ cache/ lock
-//!   operator/        operator.toml operator.key grants/ nodes/ fleet.key
+//!   agent/           agent.toml agent.key pins packs/ cache/ secrets/ lock
+//!   operator/        operator.toml operator.key publisher.key grants/ nodes/ fleet.key
 //! ```
 
 mod config;
 mod file;
 mod lock;
+pub mod log;
 mod secret;
 
 pub use config::{parse_toml, read_toml, read_toml_optional};
 pub use file::{PRIVATE, create_private_dir, read_optional, remove, write_atomic};
 pub use lock::Lock;
-pub use secret::{Secret, create_secret_key, load_or_create_secret_key, read_secret_key};
+pub use secret::{Secret, create_secret_key, load_or_create_secret_key, read_secret_bytes, read_secret_key, write_secret_bytes};
 
 use outhaul_protocol::error::{Code, Failure};
 use std::ffi::OsString;

@@ -1,9 +1,11 @@
 //! Secret keys on disk: one line of text, `outhaul ed25519 secret key v1: <64 hex digits>`, mode 0600. A file that
 //! others can read is refused, since its key may be known already; a key is created once and never replaced.
 
-use crate::file::{PRIVATE, create_new, failed};
+use crate::file::{PRIVATE, create_new, failed, write_atomic};
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::keys::{SecretKey, X25519Secret};
+use outhaul_protocol::publisher::PublisherKey;
+use outhaul_protocol::secret::{SECRET, SecretBytes};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -11,6 +13,8 @@ use zeroize::Zeroizing;
 
 /// A key file is one line; more is another file.
 const LONGEST: u64 = 256;
+/// What reading a key is called in a failure.
+const KEY: &str = "read key";
 
 /// A key of 32 secret bytes with a name for its file's line.
 pub trait Secret: Sized {
@@ -42,9 +46,19 @@ impl Secret for X25519Secret {
     }
 }
 
+impl Secret for PublisherKey {
+    const LABEL: &'static str = "outhaul publisher secret key v1";
+    fn of(bytes: &[u8; 32]) -> Self {
+        PublisherKey::from_bytes(bytes)
+    }
+    fn bytes(&self) -> Zeroizing<[u8; 32]> {
+        self.to_bytes()
+    }
+}
+
 /// Reads a key; a file that others can read, or that holds anything else, is refused.
 pub fn read_secret_key<S: Secret>(path: &Path) -> Result<S, Failure> {
-    let text = open(path).map_err(|error| failed("read key", path, &error)).and_then(|file| read(file, path))?;
+    let text = open(path).map_err(|error| failed(KEY, path, &error)).and_then(|file| read(file, path, KEY, LONGEST))?;
     parse(&text).ok_or_else(|| {
         Failure::new(
             Code::BadConfig,
@@ -79,6 +93,25 @@ pub fn load_or_create_secret_key<S: Secret>(path: &Path, make: impl FnOnce() -> 
     }
 }
 
+/// Reads an owner's secret as it stands in its file; none where there is no file. One that others can read is refused.
+pub fn read_secret_bytes(path: &Path) -> Result<Option<SecretBytes>, Failure> {
+    const VERB: &str = "read secret";
+    let file = match open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(|error| failed(VERB, path, &error))?,
+    };
+    let mut bytes = read(file, path, VERB, SECRET as u64)?;
+    match bytes.len() {
+        0..=SECRET => Ok(Some(SecretBytes::new(std::mem::take(&mut *bytes)))),
+        _ => Err(Failure::new(Code::BadConfig, format!("{VERB} `{}`: it is longer than {SECRET} bytes", path.display()))),
+    }
+}
+
+/// Stores an owner's secret in place of the one before.
+pub fn write_secret_bytes(path: &Path, secret: &SecretBytes) -> Result<(), Failure> {
+    write_atomic(path, secret.expose(), PRIVATE)
+}
+
 fn create<S: Secret>(path: &Path, key: &S) -> io::Result<()> {
     let mut digits = Zeroizing::new([0u8; 64]);
     hex::encode_to_slice(*key.bytes(), &mut digits[..]).expect("64 digits are 32 bytes");
@@ -97,29 +130,31 @@ fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-fn read(file: File, path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+/// At most one byte more than `longest`, so that the caller sees when there is more.
+fn read(file: File, path: &Path, verb: &str, longest: u64) -> Result<Zeroizing<Vec<u8>>, Failure> {
     // Asked of the open file, not of its name: nobody can put another in between.
-    only_owner_reads(&file, path)?;
-    let mut text = Zeroizing::new(Vec::with_capacity(LONGEST as usize + 1));
-    file.take(LONGEST + 1).read_to_end(&mut text).map_err(|error| failed("read key", path, &error))?;
+    only_owner_reads(&file, path, verb)?;
+    // Room for all of it at once: a vector that grows leaves copies behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(usize::try_from(longest).unwrap_or(usize::MAX).saturating_add(1)));
+    file.take(longest + 1).read_to_end(&mut text).map_err(|error| failed(verb, path, &error))?;
     Ok(text)
 }
 
 #[cfg(unix)]
-fn only_owner_reads(file: &File, path: &Path) -> Result<(), Failure> {
+fn only_owner_reads(file: &File, path: &Path, verb: &str) -> Result<(), Failure> {
     use std::os::unix::fs::MetadataExt as _;
-    let mode = file.metadata().map_err(|error| failed("read key", path, &error))?.mode() & 0o777;
+    let mode = file.metadata().map_err(|error| failed(verb, path, &error))?.mode() & 0o777;
     if mode & 0o077 == 0 {
         return Ok(());
     }
     let sentence =
-        format!("read key `{}`: its mode is {mode:04o}, so others than its owner can read or change it; 0600 is wanted", path.display());
+        format!("{verb} `{}`: its mode is {mode:04o}, so others than its owner can read or change it; 0600 is wanted", path.display());
     Err(Failure::new(Code::BadConfig, sentence)
-        .hint(format!("chmod 600 '{}', and replace the key if somebody may have read it", path.display())))
+        .hint(format!("chmod 600 '{}', and replace what is in it if somebody may have read it", path.display())))
 }
 
 #[cfg(not(unix))]
-fn only_owner_reads(_: &File, _: &Path) -> Result<(), Failure> {
+fn only_owner_reads(_: &File, _: &Path, _: &str) -> Result<(), Failure> {
     Ok(())
 }
 
@@ -179,6 +214,23 @@ mod tests {
             assert!(failure.message.contains(&format!("its mode is {mode:04o}")), "{failure}");
             assert!(failure.hint.unwrap().starts_with("chmod 600 '"));
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn an_owners_secret_is_kept_to_the_byte_and_from_others() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("api_token");
+        assert_eq!(read_secret_bytes(&path), Ok(None));
+        let secret = SecretBytes::new(b"hunter2\n\0".to_vec());
+        write_secret_bytes(&path, &secret).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(read_secret_bytes(&path), Ok(Some(secret)));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(read_secret_bytes(&path).unwrap_err().message.starts_with("read secret `"));
+        write_secret_bytes(&path, &SecretBytes::new(vec![b'x'; SECRET + 1])).unwrap();
+        assert!(read_secret_bytes(&path).unwrap_err().message.ends_with("longer than 65536 bytes"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_util::either::Either;
 
+use crate::eager::Eager;
 use crate::socket::{self, Ended, Socket, Transport};
 use crate::tls::{self, ServerTls};
 
@@ -76,10 +77,10 @@ impl Acceptor {
     }
 
     async fn transport(&self, tcp: TcpStream) -> Result<(Transport, Option<Exporter>), AcceptError> {
-        let Some(tls) = &self.tls else { return Ok((Either::Left(tcp), None)) };
+        let Some(tls) = &self.tls else { return Ok((Eager::new(Either::Left(tcp)), None)) };
         let stream = tls.0.accept(tcp).await?;
         let exporter = tls::exporter(stream.get_ref().1);
-        Ok((Either::Right(Box::new(stream.into())), exporter))
+        Ok((Eager::new(Either::Right(Box::new(stream.into()))), exporter))
     }
 
     async fn upgrade(&self, mut stream: Transport) -> Result<Socket, AcceptError> {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use outhaul_protocol::cbor::Blob;
+use outhaul_protocol::credit::pool;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::{Frame, Lookup, NodeRecord, Role, SUBPROTOCOL};
 use outhaul_protocol::handshake::{PeerHello, welcome_or_refusal};
@@ -15,6 +16,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_util::either::Either;
 
+use crate::eager::Eager;
 use crate::socket::{self, Ended, Socket, Transport};
 use crate::tls::{self, Roots};
 use crate::url::RelayUrl;
@@ -54,6 +56,8 @@ pub struct Connected {
     pub transcript: Digest,
     /// this session's number at the relay
     pub session: u64,
+    /// bytes of bulk that may be under way to this end, in all its channels
+    pub window: u32,
     /// time between heartbeats
     pub heartbeat: Duration,
     /// the answer to the lookup
@@ -69,7 +73,7 @@ pub async fn dial(
     let limit = Duration::from_secs(limits::HANDSHAKE_SECS);
     match tokio::time::timeout(limit, connect(target, identity, trust)).await {
         Ok(done) => done,
-        Err(_) => Err(unreachable(target, &format!("no answer within {} s", limit.as_secs()))),
+        Err(_) => Err(unreachable(target, &format!("no answer within {} s", limit.as_secs()), THERE)),
     }
 }
 
@@ -80,7 +84,7 @@ async fn connect(
 ) -> Result<Connected, Failure> {
     let (transport, exporter) = transport(target).await?;
     let mut socket = upgrade(target, transport).await?;
-    let lost = |ended: Ended| unreachable(target, &format!("during the handshake: {ended}"));
+    let lost = |ended: Ended| unreachable(target, &format!("during the handshake: {ended}"), THERE);
 
     let hello = PeerHello::new();
     socket.send(hello.frame().to_vec()).await.map_err(lost)?;
@@ -92,9 +96,15 @@ async fn connect(
     let mut socket = socket.authenticated().await;
     socket.send(proof).await.map_err(lost)?;
     match welcome_or_refusal(&socket.receive().await.map_err(lost)?)? {
-        Frame::Welcome { session, heartbeat_ms, found, .. } => {
+        Frame::Welcome { window, .. } if u64::from(window) < pool::least() => Err(Failure::new(
+            Code::RelayRefused,
+            format!("the relay has room for {window} bytes under way to this end, less than two messages need"),
+        )),
+        Frame::Welcome { session, window, heartbeat_ms, found } => {
             let heartbeat = Duration::from_millis(heartbeat_ms.clamp(1_000, 60_000));
-            Ok(Connected { socket, relay, transcript, session, heartbeat, found: found.0 })
+            // No more than what our own ceilings were made for, whatever it says.
+            let window = window.min(limits::SOCKET_QUEUE as u32);
+            Ok(Connected { socket, relay, transcript, session, window, heartbeat, found: found.0 })
         }
         _ => Err(Failure::new(Code::RelayRefused, "a welcome was expected")),
     }
@@ -102,26 +112,26 @@ async fn connect(
 
 async fn transport(target: &Target) -> Result<(Transport, Option<[u8; 32]>), Failure> {
     let (host, port) = (target.url.host(), target.url.port());
-    let addresses: Vec<SocketAddr> =
-        tokio::net::lookup_host((host, port)).await.map_err(|error| unreachable(target, &error.to_string()))?.collect();
+    let looked_up = tokio::net::lookup_host((host, port)).await;
+    let addresses: Vec<SocketAddr> = looked_up.map_err(|error| unreachable(target, &error.to_string(), NAME))?.collect();
     let local = !addresses.is_empty() && addresses.iter().all(|address| address.ip().is_loopback());
     if !target.url.is_tls() && !local && !target.allow_plaintext {
         return Err(Failure::new(Code::BadConfig, format!("`{}` is plaintext and not this machine", target.url))
-            .hint("use wss://, or set allow_plaintext = true where the path is protected otherwise"));
+            .hint("use wss://, or set allow_plaintext = true (agent.toml, operator.toml) where the path is protected otherwise"));
     }
-    let tcp = TcpStream::connect(addresses.as_slice()).await.map_err(|error| unreachable(target, &error.to_string()))?;
+    let tcp = TcpStream::connect(addresses.as_slice()).await.map_err(|error| unreachable(target, &error.to_string(), THERE))?;
     // Frames are batched before they are written; Nagle would only add a round trip.
     let _ = tcp.set_nodelay(true);
     if !target.url.is_tls() {
-        return Ok((Either::Left(tcp), None));
+        return Ok((Eager::new(Either::Left(tcp)), None));
     }
-    let name = ServerName::try_from(host.to_owned()).map_err(|_| unreachable(target, "the host is no TLS server name"))?;
-    let stream = tokio_rustls::TlsConnector::from(target.roots.client()?)
-        .connect(name, tcp)
-        .await
-        .map_err(|error| unreachable(target, &format!("TLS: {error}")))?;
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| unreachable(target, "the host is no TLS server name", NAME))?;
+    let stream = tokio_rustls::TlsConnector::from(target.roots.client()?).connect(name, tcp).await.map_err(|error| {
+        let (why, hint) = tls::trouble(&error);
+        unreachable(target, &format!("TLS: {why}"), hint)
+    })?;
     let exporter = tls::exporter(stream.get_ref().1);
-    Ok((Either::Right(Box::new(stream.into())), exporter))
+    Ok((Eager::new(Either::Right(Box::new(stream.into()))), exporter))
 }
 
 async fn upgrade(target: &Target, transport: Transport) -> Result<Socket, Failure> {
@@ -134,11 +144,14 @@ async fn upgrade(target: &Target, transport: Transport) -> Result<Socket, Failur
     let config = socket::config(socket::READ_BUFFER_DIALER, limits::FRAME_BEFORE_AUTH);
     let (ws, _) = tokio_tungstenite::client_async_with_config(request, transport, Some(config))
         .await
-        .map_err(|error| unreachable(target, &format!("no Outhaul relay answers there: {error}")))?;
+        .map_err(|error| unreachable(target, &format!("no Outhaul relay answers there: {error}"), SCHEME))?;
     Ok(Socket::new(ws, false, socket::READ_BUFFER_DIALER))
 }
 
-fn unreachable(target: &Target, why: &str) -> Failure {
-    Failure::new(Code::RelayUnreachable, format!("reach relay `{}`: {why}", target.url))
-        .hint("is `relay serve` running there, is the port right, and does a firewall stand between?")
+const THERE: &str = "is `relay serve` running there, is the port right, and does a firewall stand between?";
+const NAME: &str = "is the host's name right, and does this machine know it?";
+const SCHEME: &str = "is the port right? a relay with TLS is wss://, one without is ws://";
+
+fn unreachable(target: &Target, why: &str, hint: &str) -> Failure {
+    Failure::new(Code::RelayUnreachable, format!("reach relay `{}`: {why}", target.url)).hint(hint)
 }

@@ -3,8 +3,11 @@
 
 pub mod accept;
 pub mod backoff;
+pub mod budget;
 pub mod channel;
 pub mod dial;
+mod eager;
+mod flow;
 pub mod operator;
 pub mod outbox;
 pub mod pipe;
@@ -12,4 +15,5 @@ mod socket;
 pub mod tls;
 pub mod url;
 
+pub use flow::Windows;
 pub use socket::{Ended, Socket, pump};

@@ -9,15 +9,16 @@ use bytes::Bytes;
 use outhaul_protocol::cbor::{Blob, Maybe};
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::{Answer, Ask, ChannelFrame, ChannelId, Frame, NodeRecord};
-use outhaul_protocol::keys::{Digest, PublicKey, SecretKey, sha256};
+use outhaul_protocol::keys::{Digest, PublicKey, SecretKey, random, sha256};
 use outhaul_protocol::limits;
 use outhaul_protocol::objects::Control;
 use outhaul_protocol::signed::Signed;
 use outhaul_protocol::time::Time;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::channel::{self, CallHandle, CallSpec, Caller, Channel, NodeTarget, Opening1};
+use crate::budget::Budget;
+use crate::channel::{self, CallHandle, CallSpec, Caller, Channel, HalfOpen, NodeTarget};
 use crate::dial::Connected;
 use crate::outbox::{Outbox, Refused};
 use crate::socket::pump;
@@ -26,6 +27,8 @@ use crate::socket::pump;
 const REPLY: Duration = Duration::from_secs(15);
 /// Pairing frames that may wait for their reader.
 const PAIRING_FRAMES: usize = 64;
+/// What answers are counted in, of [`limits::ANSWERS`].
+const ANSWER_UNIT: usize = 64 << 10;
 
 /// The link.
 #[derive(Debug, Clone)]
@@ -34,6 +37,9 @@ pub struct Operator(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     outbox: Outbox,
+    budget: Budget,
+    /// room for answers, in units
+    answers: Semaphore,
     relay: PublicKey,
     transcript: Digest,
     key: Arc<SecretKey>,
@@ -52,7 +58,7 @@ struct State {
 
 #[derive(Debug)]
 enum Slot {
-    Opening(Box<Opening1>),
+    Opening(Box<HalfOpen>),
     Open(Channel),
 }
 
@@ -76,6 +82,8 @@ impl Operator {
         let stop = CancellationToken::new();
         let shared = Arc::new(Shared {
             outbox: outbox.clone(),
+            budget: Budget::new(connected.window),
+            answers: Semaphore::new(limits::ANSWERS / ANSWER_UNIT),
             relay: connected.relay,
             transcript: connected.transcript,
             key,
@@ -114,8 +122,10 @@ impl Operator {
         &self.0.relay
     }
 
-    /// Asks the relay; what changes something is signed over this link.
+    /// Asks the relay; what changes something is signed over this link. Large answers are asked for in turn: together
+    /// they must not fill the relay's queue for this link.
     pub async fn ask(&self, ask: Ask) -> Result<Answer, Failure> {
+        let _room = self.0.answers.acquire_many(units(&ask)).await.map_err(|_| unreachable("the link ended"))?;
         let body = ask.encode();
         let (sender, answer) = oneshot::channel();
         {
@@ -168,8 +178,12 @@ impl Operator {
         now: Time,
     ) -> Result<(Channel, Option<CallHandle>), Failure> {
         let (sender, answered) = oneshot::channel();
-        let opening = channel::open(caller, target, first, now, sender)?;
-        let id = opening.channel;
+        let limit = Duration::from_secs(limits::CHANNEL_OPEN_SECS);
+        let id: ChannelId = random();
+        let window = tokio::time::timeout(limit, self.0.budget.join_in_turn(id)).await.map_err(|_| {
+            Failure::new(Code::Busy, "this link has as many channels as its window has room for").hint("close one that is not needed")
+        })?;
+        let opening = channel::open(caller, target, (id, window), first, now, sender).inspect_err(|_| self.0.budget.leave(&id))?;
         let frame = ChannelFrame::Open { channel: id, node: target.key.id(), noise: &opening.noise }.encode();
         {
             let mut state = self.0.state();
@@ -179,7 +193,6 @@ impl Operator {
             state.channels.insert(id, Slot::Opening(Box::new(opening.waiting)));
         }
         self.0.outbox.push(frame, None).map_err(|why| unreachable(&why.to_string()))?;
-        let limit = Duration::from_secs(limits::CHANNEL_OPEN_SECS);
         let channel = match tokio::time::timeout(limit, answered).await {
             Ok(Ok(outcome)) => outcome?,
             Ok(Err(_)) => return Err(Failure::new(Code::LinkLost, "the link ended while the channel opened")),
@@ -200,8 +213,13 @@ impl Operator {
     /// Closes a channel.
     pub fn close(&self, channel: ChannelId) {
         if self.0.state().channels.remove(&channel).is_some() {
-            let _ = self.0.outbox.push(ChannelFrame::Close { channel, code: "done" }.encode(), None);
+            self.send_close(channel);
         }
+    }
+
+    /// Its part of the budget is free when the relay has said that nothing more of it comes.
+    fn send_close(&self, channel: ChannelId) {
+        let _ = self.0.outbox.push(ChannelFrame::Close { channel, code: "done" }.encode(), None);
     }
 
     /// Why the link is over, if it is.
@@ -255,11 +273,10 @@ impl Operator {
             ChannelFrame::Data { channel, noise } => {
                 let mut state = self.0.state();
                 match state.channels.remove(&channel) {
-                    Some(Slot::Opening(opening)) => {
-                        if let Some(open) = opening.answered(noise, self.0.outbox.clone()) {
-                            state.channels.insert(channel, Slot::Open(open));
-                        }
-                    }
+                    Some(Slot::Opening(opening)) => match opening.answered(noise, self.0.outbox.clone(), self.0.budget.clone()) {
+                        Some(open) => drop(state.channels.insert(channel, Slot::Open(open))),
+                        None => self.send_close(channel),
+                    },
                     Some(Slot::Open(open)) => {
                         state.channels.insert(channel, Slot::Open(open.clone()));
                         drop(state);
@@ -278,6 +295,7 @@ impl Operator {
                     Some(Slot::Open(open)) => open.lost(&closed(code).message),
                     None => {}
                 }
+                self.0.budget.leave(&channel);
             }
             ChannelFrame::Open { .. } => {}
         }
@@ -288,6 +306,7 @@ impl Operator {
         state.ended = Some(reason.to_owned());
         state.replies.clear();
         state.pairing = None;
+        self.0.answers.close();
         let channels: Vec<Slot> = state.channels.drain().map(|(_, slot)| slot).collect();
         drop(state);
         for slot in channels {
@@ -313,7 +332,22 @@ fn closed(code: &str) -> Failure {
         Code::Version => "the node speaks another version",
         _ => "the channel was closed",
     };
-    Failure::new(code, message)
+    let failure = Failure::new(code, message);
+    match code {
+        Code::NodeOffline => failure.hint("is `agent run` running there? `relay nodes` shows when it was last seen"),
+        Code::Busy => failure.hint("try again in a second"),
+        Code::Expired => failure.hint("are the clocks of both machines right? `relay operator show` tells until when the grant stands"),
+        _ => failure,
+    }
+}
+
+/// Room that an answer may need.
+fn units(ask: &Ask) -> u32 {
+    match ask {
+        Ask::Nodes { .. } | Ask::NodesAfter { .. } | Ask::PairList {} => (limits::FRAME / ANSWER_UNIT) as u32,
+        Ask::Description { .. } => (limits::DESCRIPTION / ANSWER_UNIT) as u32,
+        _ => 1,
+    }
 }
 
 fn unreachable(reason: &str) -> Failure {

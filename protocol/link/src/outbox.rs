@@ -2,7 +2,7 @@
 //! A full outbox refuses; whoever pushes decides whether that means waiting ([`Outbox::ready`]) or hanging up.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -18,6 +18,8 @@ pub struct Outbox(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
+    /// control frames wait: seen without the lock by a writer in the middle of a bulk batch
+    urgent: AtomicBool,
     filled: Notify,
     drained: Notify,
     limit: usize,
@@ -49,7 +51,8 @@ impl Outbox {
     /// A queue of at most `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Outbox(Arc::new(Shared { state: Mutex::default(), filled: Notify::new(), drained: Notify::new(), limit }))
+        let (state, urgent) = (Mutex::default(), AtomicBool::new(false));
+        Outbox(Arc::new(Shared { state, urgent, filled: Notify::new(), drained: Notify::new(), limit }))
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -67,6 +70,7 @@ impl Outbox {
             return Err(Refused::Full);
         }
         state.control.push_back(frame.into());
+        self.0.urgent.store(true, Ordering::Release);
         drop(state);
         self.0.filled.notify_one();
         Ok(())
@@ -142,6 +146,7 @@ impl Outbox {
             {
                 let mut state = self.state();
                 if !state.control.is_empty() || !state.bulk.is_empty() {
+                    self.0.urgent.store(false, Ordering::Release);
                     return Some(Batch { control: std::mem::take(&mut state.control), bulk: std::mem::take(&mut state.bulk) });
                 }
                 if state.closed {
@@ -154,7 +159,13 @@ impl Outbox {
 
     /// The next control frame, so that a long bulk batch is interrupted for it.
     pub(crate) fn take_control(&self) -> Option<Bytes> {
-        self.state().control.pop_front()
+        if !self.0.urgent.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut state = self.state();
+        let control = state.control.pop_front();
+        self.0.urgent.store(!state.control.is_empty(), Ordering::Release);
+        control
     }
 
     /// Whether anything waits.
@@ -163,11 +174,8 @@ impl Outbox {
         state.control.is_empty() && state.bulk.is_empty()
     }
 
-    /// These bytes are on their way.
-    pub(crate) fn written(&self, bytes: usize, meter: Option<&Meter>) {
-        if let Some(meter) = meter {
-            meter.fetch_sub(bytes, Ordering::Relaxed);
-        }
+    /// These bytes of bulk are on their way. Their meters are the writer's to lower.
+    pub(crate) fn written(&self, bytes: usize) {
         let mut state = self.state();
         let before = state.bytes;
         state.bytes -= bytes;
@@ -209,7 +217,7 @@ mod tests {
             tokio::spawn(async move { outbox.ready().await })
         };
         let batch = outbox.take().await.expect("queued");
-        outbox.written(batch.bulk[0].0.len(), None);
+        outbox.written(batch.bulk[0].0.len());
         waiter.await.expect("woken");
         outbox.close();
         outbox.ready().await;
@@ -223,7 +231,21 @@ mod tests {
         outbox.push(vec![1; 8], Some(&meter)).expect("room");
         assert_eq!(meter.load(Ordering::Relaxed), 8);
         let batch = outbox.take().await.expect("queued");
-        outbox.written(8, batch.bulk[0].1.as_ref());
+        let theirs = batch.bulk[0].1.as_ref().expect("its meter comes with it");
+        theirs.fetch_sub(8, Ordering::Relaxed);
         assert_eq!(meter.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn control_that_comes_in_the_middle_of_a_batch_is_seen() {
+        let outbox = Outbox::new(100);
+        outbox.push(vec![1; 8], None).expect("room");
+        let _batch = outbox.take().await.expect("queued");
+        assert_eq!(outbox.take_control(), None);
+        outbox.control(vec![2]).expect("room");
+        outbox.control(vec![3]).expect("room");
+        assert_eq!(outbox.take_control().as_deref(), Some(&[2][..]));
+        assert_eq!(outbox.take_control().as_deref(), Some(&[3][..]));
+        assert_eq!(outbox.take_control(), None);
     }
 }

@@ -1,16 +1,18 @@
 //! One end of an open channel on its link: seals and opens inner messages, and keeps the channel's windows.
 //! Order of sealing is order of sending: both happen under one short lock, never across a wait.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use outhaul_protocol::channel::{ChannelError, Session};
-use outhaul_protocol::credit::{ReceiveWindow, SendWindow};
+use outhaul_protocol::credit::Overrun;
 use outhaul_protocol::frame::ChannelId;
 use outhaul_protocol::inner::{CallId, DataMessage, Inner, Lane, cost};
-use outhaul_protocol::limits::CHANNEL_WINDOW;
 use tokio::sync::Notify;
 
+use crate::budget::Budget;
+use crate::flow::{Flow, Room, Windows};
 use crate::outbox::Outbox;
 
 /// One end of a channel.
@@ -21,13 +23,9 @@ pub struct Pipe {
     flow: Mutex<Flow>,
     changed: Notify,
     outbox: Outbox,
-}
-
-#[derive(Debug)]
-struct Flow {
-    send: SendWindow,
-    receive: ReceiveWindow,
-    ended: Option<String>,
+    budget: Budget,
+    /// as in `flow`, for those who hold the budget's lock
+    over: AtomicBool,
 }
 
 /// The channel is over.
@@ -38,6 +36,26 @@ pub struct PipeEnded(pub String);
 impl From<ChannelError> for PipeEnded {
     fn from(error: ChannelError) -> Self {
         PipeEnded(error.to_string())
+    }
+}
+
+impl From<Overrun> for PipeEnded {
+    fn from(overrun: Overrun) -> Self {
+        PipeEnded(overrun.to_string())
+    }
+}
+
+/// A place in the line for room. Whoever steps out lets the next one look.
+struct Place<'a> {
+    pipe: &'a Pipe,
+    ticket: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if lock(&self.pipe.flow).step_out(self.ticket) {
+            self.pipe.changed.notify_waiters();
+        }
     }
 }
 
@@ -65,17 +83,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether a message counts in the channel's windows: what carries values does, what steers does not.
-fn is_bulk(message: &Inner) -> bool {
-    matches!(message, Inner::Call { .. } | Inner::Quick { .. } | Inner::End { .. })
-}
-
 impl Pipe {
-    /// A channel that is open now. `first` is the cost of a call that came with the first message.
+    /// A channel that is open now.
     #[must_use]
-    pub fn new(session: Session, outbox: Outbox) -> Arc<Self> {
-        let flow = Flow { send: SendWindow::new(CHANNEL_WINDOW), receive: ReceiveWindow::new(CHANNEL_WINDOW), ended: None };
-        Arc::new(Pipe { channel: session.channel(), session: Mutex::new(session), flow: Mutex::new(flow), changed: Notify::new(), outbox })
+    pub fn new(session: Session, outbox: Outbox, budget: Budget, windows: Windows) -> Arc<Self> {
+        let (channel, flow) = (session.channel(), Mutex::new(Flow::new(windows)));
+        let pipe = Arc::new(Pipe {
+            channel,
+            session: Mutex::new(session),
+            flow,
+            changed: Notify::new(),
+            outbox,
+            budget,
+            over: AtomicBool::new(false),
+        });
+        pipe.budget.attach(&pipe);
+        pipe
     }
 
     /// Its id.
@@ -93,23 +116,41 @@ impl Pipe {
     pub async fn send_bulk(&self, pieces: &[&[u8]]) -> Result<(), PipeEnded> {
         let cost = cost(pieces.iter().map(|piece| piece.len()).sum());
         self.outbox.ready().await;
+        self.room(cost).await?;
+        self.seal(pieces)
+    }
+
+    /// Takes room in the channel's window, in turn.
+    async fn room(&self, cost: u64) -> Result<(), PipeEnded> {
+        let ticket = {
+            let mut flow = self.flow()?;
+            if flow.take(cost) {
+                return Ok(());
+            }
+            flow.line_up()
+        };
+        let _place = Place { pipe: self, ticket };
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            {
-                let mut flow = lock(&self.flow);
-                if let Some(reason) = &flow.ended {
-                    return Err(PipeEnded(reason.clone()));
-                }
-                if flow.send.room() >= cost {
-                    flow.send.take(cost);
-                    break;
-                }
+            let room = self.flow()?.take_in_turn(ticket, cost);
+            match room {
+                Room::Taken => return Ok(()),
+                Room::Ask(limit) => self.send(&Inner::Want { limit })?,
+                Room::Wait => {}
             }
             changed.await;
         }
-        self.seal(pieces)
+    }
+
+    /// The windows, while the channel lives.
+    fn flow(&self) -> Result<MutexGuard<'_, Flow>, PipeEnded> {
+        let flow = lock(&self.flow);
+        match &flow.ended {
+            Some(reason) => Err(PipeEnded(reason.clone())),
+            None => Ok(flow),
+        }
     }
 
     /// Sends bytes of a lane.
@@ -134,7 +175,8 @@ impl Pipe {
         outcome
     }
 
-    /// Opens one Noise message. `None` while an inner message is not whole. An error ends the channel.
+    /// Opens one Noise message. `None` while an inner message is not whole, and for what was about the channel's own
+    /// windows. An error ends the channel.
     pub fn receive(&self, noise: &[u8]) -> Result<Option<Received>, PipeEnded> {
         let outcome = self.open(noise);
         if let Err(ended) = &outcome {
@@ -156,42 +198,94 @@ impl Pipe {
                 Some(Err(error)) => return Err(malformed(&error)),
                 None => {
                     let message = Inner::decode(message).map_err(|error| malformed(&error))?;
-                    let cost = if is_bulk(&message) { cost } else { 0 };
+                    let cost = if message.is_bulk() { cost } else { 0 };
                     Received::Message(message, cost)
                 }
             }
         };
         let (Received::Data { cost, .. } | Received::Message(_, cost)) = &received;
         if *cost > 0 {
-            lock(&self.flow).receive.receive(*cost).map_err(|overrun| PipeEnded(overrun.to_string()))?;
+            lock(&self.flow).receive.receive(*cost)?;
+            return Ok(Some(received));
         }
-        Ok(Some(received))
+        match received {
+            Received::Message(message, _) => self.steer(message),
+            data => Ok(Some(data)),
+        }
     }
 
-    /// Bulk left our hands. Gives the channel total to tell, when that is due.
-    pub fn consumed(&self, cost: u64) -> Option<u64> {
+    /// What a message says about the channel's windows; what else it says is handed on.
+    fn steer(&self, message: Inner) -> Result<Option<Received>, PipeEnded> {
+        match message {
+            Inner::Credit { call, consumed, channel_consumed, channel_limit } => {
+                lock(&self.flow).send.credit(channel_consumed, channel_limit)?;
+                self.changed.notify_waiters();
+                Ok(Some(Received::Message(Inner::Credit { call, consumed, channel_consumed, channel_limit }, 0)))
+            }
+            Inner::Want { limit } => {
+                lock(&self.flow).receive.ask(limit);
+                self.credit([0; 16], 0).map(|()| None)
+            }
+            Inner::Recall { keep } => {
+                let room = lock(&self.flow).send.give_back(keep);
+                self.send(&Inner::GiveBack { room }).map(|()| None)
+            }
+            Inner::GiveBack { room } => {
+                let (channel_consumed, channel_limit) = {
+                    let mut flow = lock(&self.flow);
+                    let told = flow.receive.given_back(room)?;
+                    self.budget.given_back(&self.channel, flow.receive.unused());
+                    told
+                };
+                self.send(&Inner::Credit { call: [0; 16], consumed: 0, channel_consumed, channel_limit })?;
+                self.budget.settle(false);
+                Ok(None)
+            }
+            other => Ok(Some(Received::Message(other, 0))),
+        }
+    }
+
+    /// Bulk left our hands; whether a credit is due.
+    #[must_use]
+    pub fn consumed(&self, cost: u64) -> bool {
         lock(&self.flow).receive.consume(cost)
     }
 
-    /// Tells the peer that a call's data below `next` and the channel's bulk so far were consumed.
+    /// Tells the peer that a call's data below `next` and the channel's bulk so far were consumed, and how much may come.
     pub fn credit(&self, call: CallId, next: u64) -> Result<(), PipeEnded> {
-        let channel_total = lock(&self.flow).receive.tell();
-        self.send(&Inner::Credit { call, consumed: next, channel_total })
+        let short = self.tell(call, next)?;
+        if short {
+            self.budget.settle(false);
+        }
+        Ok(())
     }
 
-    /// The peer's credit for the channel.
-    pub fn acknowledged(&self, channel_total: u64) -> Result<(), PipeEnded> {
-        let outcome = lock(&self.flow).send.acknowledge(channel_total, CHANNEL_WINDOW);
-        self.changed.notify_waiters();
-        outcome.map_err(|overrun| {
-            self.end(&overrun.to_string());
-            PipeEnded(overrun.to_string())
-        })
+    /// The same; whether other channels are short of room.
+    fn tell(&self, call: CallId, next: u64) -> Result<bool, PipeEnded> {
+        let (channel_consumed, channel_limit, short) = {
+            let mut flow = lock(&self.flow);
+            let (granted, short) = self.budget.renew(&self.channel, flow.receive.need());
+            let (consumed, limit) = flow.receive.grant(granted);
+            (consumed, limit, short)
+        };
+        self.send(&Inner::Credit { call, consumed: next, channel_consumed, channel_limit })?;
+        Ok(short)
+    }
+
+    /// Credit for the channel alone, on behalf of the budget. A channel that is over needs none; its end is told elsewhere.
+    pub(crate) fn renew(&self) {
+        let _ = self.tell([0; 16], 0);
+    }
+
+    /// Asks the peer to give back what it does not use.
+    pub(crate) fn recall(&self, keep: u64) {
+        let _ = self.send(&Inner::Recall { keep });
     }
 
     /// The channel is over; everybody who waits for it learns why. The first reason stays.
     pub fn end(&self, reason: &str) {
         lock(&self.flow).ended.get_or_insert_with(|| reason.to_owned());
+        self.over.store(true, Ordering::Release);
         self.changed.notify_waiters();
     }
 
@@ -199,6 +293,11 @@ impl Pipe {
     #[must_use]
     pub fn ended(&self) -> Option<String> {
         lock(&self.flow).ended.clone()
+    }
+
+    /// Whether it is over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
     }
 
     /// Waits until it is over.

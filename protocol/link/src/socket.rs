@@ -2,6 +2,7 @@
 //! Reading never waits for writing: two ends that both only wrote would wait for each other for ever.
 
 use std::future::Future;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::stream::SplitSink;
@@ -14,10 +15,11 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::either::Either;
 
+use crate::eager::Eager;
 use crate::outbox::Outbox;
 
 /// TCP, or TLS over it (boxed: a TLS state is a kilobyte that plain sockets need not carry).
-pub(crate) type Transport = Either<TcpStream, Box<tokio_rustls::TlsStream<TcpStream>>>;
+pub(crate) type Transport = Eager<Either<TcpStream, Box<tokio_rustls::TlsStream<TcpStream>>>>;
 
 /// A WebSocket whose handshake with the relay is done or under way.
 #[derive(Debug)]
@@ -56,6 +58,10 @@ const WRITE_BUFFER: usize = 64 << 10;
 pub(crate) const READ_BUFFER_DIALER: usize = 16 << 10;
 /// Read buffer of the relay's side: tungstenite never gives a grown buffer back, and ten thousand idle nodes count.
 pub(crate) const READ_BUFFER_RELAY: usize = 1 << 10;
+
+/// Frames read in a row before what they caused may be written: two ends that take turns with whole batches would each
+/// wait for the other, with half of the machine idle. Fewer would cost more system calls than the overlap saves.
+const BURST: u32 = 32;
 
 pub(crate) fn config(read_buffer: usize, frame: usize) -> WebSocketConfig {
     WebSocketConfig::default()
@@ -122,6 +128,7 @@ pub async fn pump(
 ) -> Ended {
     let (mut sink, mut stream) = socket.ws.split();
     let reading = async {
+        let mut in_a_row = 0;
         loop {
             let frame = match receive(&mut stream).await {
                 Ok(frame) => frame,
@@ -129,6 +136,11 @@ pub async fn pump(
             };
             if let Err(reason) = on_frame(frame) {
                 return Ended::Stopped(reason);
+            }
+            in_a_row += 1;
+            if in_a_row == BURST {
+                in_a_row = 0;
+                tokio::task::yield_now().await;
             }
         }
     };
@@ -166,14 +178,23 @@ where
         for frame in batch.control {
             sink.feed(Message::Binary(frame)).await?;
         }
+        let mut written = 0;
         for (frame, meter) in batch.bulk {
             let len = frame.len();
             sink.feed(Message::Binary(frame)).await?;
-            outbox.written(len, meter.as_ref());
+            if let Some(meter) = meter {
+                meter.fetch_sub(len, Ordering::Relaxed);
+            }
+            // Told in bulk, as it is written: the queue's lock is shared with everybody who fills it.
+            written += len;
+            if written >= WRITE_BUFFER {
+                outbox.written(std::mem::take(&mut written));
+            }
             while let Some(control) = outbox.take_control() {
                 sink.feed(Message::Binary(control)).await?;
             }
         }
+        outbox.written(written);
         if outbox.is_empty() {
             sink.flush().await?;
         }

@@ -25,7 +25,7 @@ pub enum ChainError {
         source: VerifyError,
     },
     /// The holder before this grant may not grant on.
-    #[error("grant {link} of the chain: its signer may not delegate")]
+    #[error("{} may not be granted on", grant(link - 1))]
     NotDelegated {
         /// counted from 1
         link: usize,
@@ -78,7 +78,20 @@ impl ChainError {
 
 impl From<ChainError> for Failure {
     fn from(error: ChainError) -> Self {
-        Failure::new(error.code(), error.to_string())
+        let failure = Failure::new(error.code(), error.to_string());
+        match error {
+            ChainError::Refused(refusal) => refusal.into(),
+            ChainError::NotDelegated { .. } => failure.hint("the owner gives the right with `relay operator grant KEY … --delegate`"),
+            _ => failure,
+        }
+    }
+}
+
+/// How people know a link of a chain. Most operators have one grant, the fleet key's own.
+pub(super) fn grant(link: usize) -> String {
+    match link {
+        0 | 1 => "this operator's grant".to_owned(),
+        link => format!("grant {link} of this operator's chain"),
     }
 }
 
@@ -114,7 +127,7 @@ pub enum Refusal {
         next: Time,
     },
     /// The grant is for other nodes.
-    #[error("grant {link} of the chain is not for node `{node}`")]
+    #[error("{} is not for node `{node}`", grant(*link))]
     Node {
         /// which link
         link: usize,
@@ -122,7 +135,7 @@ pub enum Refusal {
         node: String,
     },
     /// The grant is for other commands.
-    #[error("grant {link} of the chain does not allow `{command}`")]
+    #[error("{} does not allow `{command}`", grant(*link))]
     Command {
         /// which link
         link: usize,
@@ -130,7 +143,7 @@ pub enum Refusal {
         command: String,
     },
     /// The grant lacks a right.
-    #[error("grant {link} of the chain lacks the right `{right}`")]
+    #[error("{} lacks the right `{right}`", grant(*link))]
     Right {
         /// which link
         link: usize,
@@ -138,7 +151,7 @@ pub enum Refusal {
         right: &'static str,
     },
     /// The grant enrols other nodes.
-    #[error("grant {link} of the chain does not enrol {what}")]
+    #[error("{} does not enrol {what}", grant(*link))]
     Enrol {
         /// which link
         link: usize,
@@ -156,6 +169,26 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// What the operator can do about it, if anything.
+    fn way_out(&self) -> Option<String> {
+        let more = "`relay operator show` tells what it allows; the owner gives more with `relay operator grant`";
+        match self {
+            Refusal::Node { .. } | Refusal::Command { .. } => Some(more.to_owned()),
+            Refusal::Right { right: "enrol", .. } => {
+                Some("the owner gives the right with `relay operator grant KEY … --enrol '*'`".to_owned())
+            }
+            Refusal::Right { right, .. } => Some(format!("the owner gives the right with `relay operator grant KEY … --{right}`")),
+            Refusal::Enrol { .. } => {
+                Some("the owner gives more with `relay operator grant KEY … --enrol NAMES --enrol-labels LABELS`".to_owned())
+            }
+            Refusal::Expired { .. } => {
+                Some("the owner renews it with `relay operator grant`; `relay operator accept` takes the new one".to_owned())
+            }
+            Refusal::NotYet { .. } => Some("is this machine's clock right?".to_owned()),
+            Refusal::Revoked { .. } | Refusal::Overdue { .. } | Refusal::Evidence { .. } => None,
+        }
+    }
+
     /// The stable code.
     #[must_use]
     pub fn code(&self) -> Code {
@@ -169,6 +202,10 @@ impl Refusal {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Failure::new(refusal.code(), refusal.to_string())
+        let failure = Failure::new(refusal.code(), refusal.to_string());
+        match refusal.way_out() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
     }
 }

@@ -178,7 +178,7 @@ fn the_channel_is_evidence_only_where_all_links_say_so_and_nothing_changes() {
     };
     let authority = verify(&chain_of(&[2, 20], |_, _| {})).unwrap();
     assert!(by_channel(&authority, "gpu.list").is_ok());
-    for command in ["pack.install", "node.set_policy"] {
+    for command in ["pack.install", "node.trust"] {
         assert!(matches!(by_channel(&authority, command), Err(Refusal::Evidence { .. })));
     }
     for at in 1..=2 {

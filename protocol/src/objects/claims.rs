@@ -9,19 +9,19 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimsError {
     /// Not a name.
-    #[error("{0:?} is not a name: lower-case letters, digits and dashes, at most 63, no dash first")]
+    #[error("`{}` is not a name: lower-case letters, digits and dashes, at most 63, no dash first", .0.escape_debug())]
     Name(String),
     /// Not a command pattern.
-    #[error("{0:?} is not a command pattern: `*`, `interface.*` or `interface.function`")]
+    #[error("`{}` is not a command pattern: `*`, `interface.*` or `interface.function`", .0.escape_debug())]
     Command(String),
     /// Not a selector of nodes.
-    #[error("{0:?} does not select nodes: `*`, a name, an id or `label=value`, with commas between what must all hold")]
+    #[error("`{}` does not select nodes: `*`, a name, an id or `label=value`, with commas between what must all hold", .0.escape_debug())]
     Selector(String),
     /// Not a pattern of names.
-    #[error("{0:?} is not a pattern of names: `*`, `start-*` or a name")]
+    #[error("`{}` is not a pattern of names: `*`, `start-*` or a name", .0.escape_debug())]
     NamePattern(String),
     /// Not a pattern of labels.
-    #[error("{0:?} is not a pattern of labels: `*`, `label=*` or `label=value`")]
+    #[error("`{}` is not a pattern of labels: `*`, `label=*` or `label=value`", .0.escape_debug())]
     LabelPattern(String),
 }
 

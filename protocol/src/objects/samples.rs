@@ -30,6 +30,15 @@ pub(crate) fn node_key() -> SecretKey {
     key(3)
 }
 
+pub(crate) fn publisher() -> SecretKey {
+    key(60)
+}
+
+/// The key that follows [`publisher`]'s.
+pub(crate) fn next_publisher() -> SecretKey {
+    key(61)
+}
+
 pub(crate) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
@@ -147,6 +156,26 @@ pub(crate) fn control() -> Control {
     Control { iss: operator().id(), transcript: Digest([13; 32]), counter: 1, body: Digest([14; 32]) }
 }
 
+pub(crate) fn publication() -> Publication {
+    Publication {
+        iss: publisher().id(),
+        exp: Some(NOW.plus(86_400)),
+        iat: NOW,
+        name: "thermal".to_owned(),
+        version: "1.2.0".to_owned(),
+        component: Digest([15; 32]),
+        manifest: Digest([16; 32]),
+    }
+}
+
+/// As one of the two keys says it.
+pub(crate) fn succession(by: &SecretKey) -> Succession {
+    Succession { iss: by.id(), iat: NOW, key: publisher().public(), next: next_publisher().public() }
+}
+
+/// How many kinds there are.
+pub(crate) const KINDS: usize = 14;
+
 /// Kind and signed bytes of each.
 pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
     fn signed<T: Payload>(by: &SecretKey, object: &T) -> (&'static str, Vec<u8>) {
@@ -165,6 +194,8 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
         signed(&node_key(), &pair()),
         signed(&node_key(), &link()),
         signed(&operator(), &control()),
+        signed(&publisher(), &publication()),
+        signed(&publisher(), &succession(&publisher())),
     ]
 }
 

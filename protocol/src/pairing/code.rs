@@ -15,7 +15,7 @@ const SLOT: usize = 3;
 
 /// What was typed is not a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a pairing code: six digits, or ten characters of a long one, perhaps after a slot as in `2-482913`")]
+#[error("that is no pairing code: it has six digits, or a number before them as in `2-482913`; a long one has ten characters")]
 pub struct CodeError;
 
 /// A pairing code: six digits or ten characters, with a slot when several are outstanding. Wiped when dropped.

@@ -5,6 +5,7 @@ use super::{AGENT, Attempts, OPERATOR, Offer, PairingError, Proof, Welcome};
 use crate::cbor;
 use crate::chain::{ChainError, RevokedSet, verify_certificate, verify_chain, verify_relays, verify_revocations};
 use crate::keys::{KeyId, PublicKey, SecretKey, X25519Public};
+use crate::limits;
 use crate::objects::{Node, Relays};
 use crate::scan::Ceiling;
 use crate::signed::Verified;
@@ -59,6 +60,10 @@ impl GuestConfirming {
         let pair = self.noise.open_pair(message, OPERATOR)?;
         let welcome: Welcome = cbor::decode(&pair.unverified().content.0, Ceiling::SIGNED)?;
         let fleet = welcome.fleet;
+        if welcome.publishers.len() > limits::PUBLISHERS {
+            let found = welcome.publishers.len();
+            return Err(PairingError::malformed("the welcome", format!("{found} publishers, at most {} are kept", limits::PUBLISHERS)));
+        }
         if let Some(wanted) = self.pin.filter(|wanted| *wanted != fleet.id()) {
             return Err(PairingError::Pin { found: fleet.id(), wanted });
         }

@@ -104,6 +104,14 @@ fn the_right_code_pairs_and_is_used_up() {
 }
 
 #[test]
+fn a_welcome_names_only_so_many_publishers() {
+    let code = code();
+    let many = |offer: &Offer| Welcome { publishers: vec![key(60).public(); crate::limits::PUBLISHERS + 1], ..welcome_for(offer) };
+    let run = Run { welcome: &many, ..Run::new(Proof::Code(&code), Proof::Code(&code)) };
+    assert!(matches!(failed(&run), PairingError::Malformed { message: "the welcome", .. }));
+}
+
+#[test]
 fn long_and_slotted_codes_pair() {
     for code in [Code::generate_long(0), Code::generate(2), Code::generate_long(17)] {
         let typed = Code::parse(&code.reveal().to_lowercase()).unwrap();

@@ -25,6 +25,8 @@ fn taken_as(bytes: &[u8], by: &[SecretKey]) -> Vec<&'static str> {
         takes::<Pair>(bytes, by),
         takes::<Link>(bytes, by),
         takes::<Control>(bytes, by),
+        takes::<Publication>(bytes, by),
+        takes::<Succession>(bytes, by),
     ]
     .into_iter()
     .flatten()
@@ -32,12 +34,14 @@ fn taken_as(bytes: &[u8], by: &[SecretKey]) -> Vec<&'static str> {
 }
 
 fn signers() -> Vec<SecretKey> {
-    vec![samples::fleet(), operator(), node_key()]
+    vec![samples::fleet(), operator(), node_key(), samples::publisher()]
 }
 
 #[test]
 fn each_kind_is_taken_as_itself_and_as_nothing_else() {
-    for (kind, bytes) in samples::all() {
+    let all = samples::all();
+    assert_eq!(all.len(), samples::KINDS);
+    for (kind, bytes) in all {
         assert_eq!(taken_as(&bytes, &signers()), [kind]);
     }
 }
@@ -61,7 +65,7 @@ fn bytes_of_each_object_are_pinned() {
     let found: String = samples::all().iter().map(|(kind, bytes)| format!("{kind} {}\n", hex::encode(bytes))).collect();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/vectors/objects.txt");
     if std::env::var_os("OUTHAUL_WRITE_VECTORS").is_some() {
-        let head = "# Signed objects in hex, one of each kind. Key n has the seed n × 32: 1 fleet, 2 operator, 3 node.\n";
+        let head = "# Signed objects in hex, one of each kind. Key n has the seed n × 32: 1 fleet, 2 operator, 3 node, 60 publisher, 61 its next.\n";
         std::fs::write(path, format!("{head}{found}")).unwrap();
     }
     let pinned = std::fs::read_to_string(path).unwrap();
@@ -271,7 +275,7 @@ fn what_was_received_is_what_is_kept() {
 
 proptest! {
     #[test]
-    fn one_changed_bit_is_never_taken(which in 0usize..12, bit in any::<prop::sample::Index>()) {
+    fn one_changed_bit_is_never_taken(which in 0..samples::KINDS, bit in any::<prop::sample::Index>()) {
         let (_, mut bytes) = samples::all().swap_remove(which);
         let bit = bit.index(bytes.len() * 8);
         bytes[bit / 8] ^= 1 << (bit % 8);
@@ -279,7 +283,7 @@ proptest! {
     }
 
     #[test]
-    fn a_cut_object_is_never_taken(which in 0usize..12, at in any::<prop::sample::Index>()) {
+    fn a_cut_object_is_never_taken(which in 0..samples::KINDS, at in any::<prop::sample::Index>()) {
         let (_, bytes) = samples::all().swap_remove(which);
         prop_assert_eq!(taken_as(&bytes[..at.index(bytes.len())], &signers()), Vec::<&str>::new());
     }

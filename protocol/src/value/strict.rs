@@ -17,7 +17,10 @@ pub fn parse_json(text: &str) -> Result<Json, Failure> {
     }
     let mut reader = serde_json::Deserializer::from_str(text);
     let json = Strict.deserialize(&mut reader).and_then(|json| reader.end().map(|()| json));
-    json.map_err(|error| Failure::new(Code::BadUsage, format!("read parameters as JSON: {error}")))
+    json.map_err(|error| {
+        Failure::new(Code::BadUsage, format!("read parameters as JSON: {error}"))
+            .hint(r#"write an object, such as {"count": 3}; in a shell, between single quotes"#)
+    })
 }
 
 /// Builds a JSON value and refuses repeated keys.

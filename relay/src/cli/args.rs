@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
+use outhaul_console::how::{How, duration};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -46,7 +47,7 @@ pub struct Global {
     #[arg(long, global = true, env = "OUTHAUL_JSON", value_parser = FalseyValueParser::new())]
     pub json: bool,
     /// How long it may take: 500ms, 60 (seconds), 5m, 1h. 60 s for `invoke`, no limit for `run`; the node's own policy caps both
-    #[arg(long, global = true, value_name = "T", env = "OUTHAUL_TIMEOUT", value_parser = super::time::duration)]
+    #[arg(long, global = true, value_name = "T", env = "OUTHAUL_TIMEOUT", value_parser = duration)]
     pub timeout: Option<Duration>,
     /// Where keys and state lie. Default: $XDG_DATA_HOME/outhaul, else ~/.local/share/outhaul
     #[arg(long, global = true, value_name = "DIR", env = "OUTHAUL_HOME")]
@@ -82,6 +83,9 @@ pub enum Command {
     /// Ships packs
     #[command(subcommand)]
     Pack(Pack),
+    /// This home's key that signs packs, and whose packs nodes take
+    #[command(subcommand)]
+    Publisher(Publisher),
     /// This operator, and what it grants to others
     #[command(subcommand)]
     Operator(Operator),
@@ -96,7 +100,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Serve {
     /// Where to listen; port 0 takes a free one, which relay/address then tells. Default: 127.0.0.1:8765
-    #[arg(long, value_name = "ADDRESS", env = "OUTHAUL_LISTEN")]
+    #[arg(long, value_name = "ADDRESS", env = "OUTHAUL_LISTEN", value_parser = address)]
     pub listen: Option<SocketAddr>,
     /// The fleet's public key, 64 digits: a relay that only knows this holds no secret of the fleet's
     #[arg(long, value_name = "KEY", env = "OUTHAUL_FLEET")]
@@ -113,6 +117,11 @@ pub struct Serve {
     /// Writes the log as JSON lines
     #[arg(long, env = "OUTHAUL_LOG_JSON", value_parser = FalseyValueParser::new())]
     pub log_json: bool,
+}
+
+/// An address to listen on.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an address and a port, such as 127.0.0.1:8765, 0.0.0.0:8765 or [::]:8765".to_owned())
 }
 
 /// `relay use`.
@@ -145,7 +154,7 @@ pub enum Pair {
 #[derive(Debug, Args)]
 pub struct PairNew {
     /// How long the code lives. Default: 300 s
-    #[arg(long, value_name = "S", env = "OUTHAUL_TTL", value_parser = super::time::duration)]
+    #[arg(long, value_name = "S", env = "OUTHAUL_TTL", value_parser = duration)]
     pub ttl: Option<Duration>,
     /// Leaves the code with the relay and returns at once; needs a relay that holds an enrol grant
     #[arg(long, env = "OUTHAUL_DETACH", value_parser = FalseyValueParser::new())]
@@ -252,26 +261,6 @@ pub struct Invoke {
     pub args: Vec<String>,
 }
 
-/// How a command gets its parameters and where its bytes go.
-#[derive(Debug, Clone, Default, Args)]
-pub struct How {
-    /// Parameters as a JSON object
-    #[arg(long, value_name = "JSON", env = "OUTHAUL_PARAMS", conflicts_with = "params_file")]
-    pub params: Option<String>,
-    /// Parameters as a JSON object in a file, - for stdin
-    #[arg(long, value_name = "FILE", env = "OUTHAUL_PARAMS_FILE")]
-    pub params_file: Option<PathBuf>,
-    /// One parameter, the same as NAME=VALUE
-    #[arg(short, long = "param", value_name = "NAME=VALUE", env = "OUTHAUL_PARAM")]
-    pub params_named: Vec<String>,
-    /// Where a result's bytes go, - for stdout; the file appears when it is whole
-    #[arg(long, value_name = "FILE", env = "OUTHAUL_OUT")]
-    pub out: Option<PathBuf>,
-    /// Sends stdin to the command
-    #[arg(short = 'i', long = "stdin", env = "OUTHAUL_STDIN", value_parser = FalseyValueParser::new())]
-    pub stdin: bool,
-}
-
 /// `relay run`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -304,13 +293,41 @@ pub struct Run {
 /// `relay pack`.
 #[derive(Debug, Subcommand)]
 pub enum Pack {
+    /// Makes a folder for a new pack that builds as it is
+    New(PackNew),
+    /// Builds the component of a pack's folder
+    Build(PackBuild),
+    /// Shows what is in a component: commands with types and docs, powers it asks for, size, digest
+    Inspect {
+        /// The component, .wasm
+        file: PathBuf,
+    },
     /// Ships a component to nodes and activates it there; calls under way end on the version they began with
+    ///
+    /// The signature in FILE.cose goes with it. Where there is none, it is signed with this home's publisher key,
+    /// which machines trust that were paired from here.
     Deploy {
         /// The component, .wasm
         file: PathBuf,
         /// Ids, names or starts of ids
         #[arg(required = true)]
         nodes: Vec<String>,
+        /// Sends it without a signature; nodes refuse it unless it came with their agent
+        #[arg(long, env = "OUTHAUL_UNSIGNED", value_parser = FalseyValueParser::new())]
+        unsigned: bool,
+        /// Installs it also where a newer version of the same publisher has been
+        #[arg(long, env = "OUTHAUL_DOWNGRADE", value_parser = FalseyValueParser::new())]
+        downgrade: bool,
+    },
+    /// Signs a component as its publisher: writes FILE.cose beside it; the component stays as it is
+    Sign(PackSign),
+    /// Checks a component against FILE.cose
+    Verify {
+        /// The component, .wasm
+        file: PathBuf,
+        /// Who must have signed it: a key, or a name known here. Else anybody known here: `relay publisher show`
+        #[arg(long, value_name = "KEY", env = "OUTHAUL_PUBLISHER")]
+        publisher: Option<String>,
     },
     /// A node's packs, active or not
     List {
@@ -330,6 +347,88 @@ pub enum Pack {
         node: String,
         /// The pack's name
         pack: String,
+    },
+}
+
+/// `relay pack new`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The folder has the pack's contract (wit/pack.wit) with one command, the code for
+it, cases that try it, and a README with the commands to type next.
+
+Example:
+  relay pack new thermal --lang rust && relay pack build thermal")]
+pub struct PackNew {
+    /// The folder to make; its last part is the pack's name and that of its commands' interface
+    pub name: PathBuf,
+    /// The language: rust, c, js or python
+    #[arg(long, value_name = "LANG", env = "OUTHAUL_LANG", value_parser = super::author::lang, default_value = "rust")]
+    pub lang: outhaul_author::project::Lang,
+}
+
+/// `relay pack build`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What is needed must be installed, nothing is downloaded but what the language's
+own package manager fetches: a compiler with a WebAssembly target for Rust, clang
+or zig for C, @bytecodealliance/componentize-js for JavaScript, componentize-py
+for Python. What is missing is named with the command that installs it.
+All that is made lies in DIR/build; agent pack test DIR takes it from there.
+
+Example:
+  relay pack build thermal/ && agent pack run thermal.wasm thermal.greet")]
+pub struct PackBuild {
+    /// The pack's folder: the one with outhaul.toml
+    pub dir: PathBuf,
+    /// Where the component goes. Default: NAME.wasm here
+    #[arg(long, value_name = "FILE", env = "OUTHAUL_OUT")]
+    pub out: Option<PathBuf>,
+}
+
+/// `relay pack sign`.
+#[derive(Debug, Args)]
+pub struct PackSign {
+    /// The component, .wasm
+    pub file: PathBuf,
+    /// A publisher's key file. Default: operator/publisher.key in the home, made on first use
+    #[arg(long, value_name = "FILE", env = "OUTHAUL_PUBLISHER_KEY")]
+    pub key: Option<PathBuf>,
+    /// How long it may be installed anew: 12h, 30d; what is installed stays. Default: without end
+    #[arg(long = "for", value_name = "T", env = "OUTHAUL_FOR", value_parser = duration)]
+    pub lasts: Option<Duration>,
+}
+
+/// `relay publisher`.
+#[derive(Debug, Subcommand)]
+pub enum Publisher {
+    /// This home's publisher key (made on first use) and the other publishers that machines paired from here trust
+    Show,
+    /// Makes a new key, to which the old one hands on: grants stay, and nodes follow with the next deploy
+    Rotate,
+    /// Trusts a publisher: machines paired from here, and the nodes named. It needs the right `policy` there
+    Trust {
+        /// Its public key, from its `relay publisher show`, or a name known here
+        key: String,
+        /// What it is called
+        #[arg(long, value_name = "NAME", env = "OUTHAUL_PUBLISHER_NAME")]
+        name: Option<String>,
+        /// Its file publisher.rotations: shows nodes that the key follows one they trust
+        #[arg(long, value_name = "FILE", env = "OUTHAUL_ROTATIONS")]
+        rotations: Option<PathBuf>,
+        /// Ids, names or starts of ids
+        nodes: Vec<String>,
+    },
+    /// Trusts a publisher no more, here and on the nodes named; what it signed stops there
+    Distrust {
+        /// Its public key, or a name known here
+        key: String,
+        /// Ids, names or starts of ids
+        nodes: Vec<String>,
+    },
+    /// Takes a publisher's key back everywhere: what it signed stops, and nothing of it is installed again
+    Revoke {
+        /// Its public key, or a name known here
+        key: String,
     },
 }
 
@@ -381,7 +480,7 @@ pub struct Grant {
     #[arg(long, value_name = "SEL", env = "OUTHAUL_NODES", required = true)]
     pub nodes: Vec<String>,
     /// How long it lasts: 12h, 30d
-    #[arg(long = "for", value_name = "T", env = "OUTHAUL_FOR", value_parser = super::time::duration)]
+    #[arg(long = "for", value_name = "T", env = "OUTHAUL_FOR", value_parser = duration)]
     pub lasts: Duration,
     /// They may grant on, never more than this
     #[arg(long, env = "OUTHAUL_DELEGATE", value_parser = FalseyValueParser::new())]

@@ -1,17 +1,17 @@
 //! Drives one call for a person: output as it comes, input if it is wanted, Ctrl-C, the deadline's last resort.
 
-use std::io::Read as _;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use outhaul_console::interrupts::Interrupts;
 use outhaul_link::channel::{CallSender, Outcome};
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::objects::Receipt;
 use outhaul_protocol::signed::Verified;
 use outhaul_protocol::value::Value;
 use serde_json::{Value as Json, json};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -25,8 +25,6 @@ use crate::operator::{Drive, Happening};
 const GRACE: Duration = Duration::from_secs(5);
 /// What is left to the network after a call's deadline; the node's clock is the one that counts.
 const MARGIN: Duration = Duration::from_secs(5);
-/// Bytes of one piece of input: goes in one message, so that a piece is sent or not.
-const PIECE: usize = 32 << 10;
 
 /// How a call went.
 #[derive(Debug)]
@@ -43,55 +41,16 @@ impl Finished {
     }
 }
 
-/// Ctrl-C and its kin.
-#[derive(Debug)]
-pub(crate) struct Interrupts {
-    all: [Signal; 3],
-}
-
-impl Interrupts {
-    pub(crate) fn new() -> Result<Interrupts, Failure> {
-        let one = |kind| signal(kind).map_err(|error| Failure::new(Code::Internal, format!("listen for signals: {error}")));
-        Ok(Interrupts { all: [one(SignalKind::interrupt())?, one(SignalKind::terminate())?, one(SignalKind::hangup())?] })
-    }
-
-    pub(crate) async fn next(&mut self) {
-        let [one, two, three] = &mut self.all;
-        tokio::select! {
-            _ = one.recv() => {}
-            _ = two.recv() => {}
-            _ = three.recv() => {}
-        }
-    }
-}
-
 /// Input on its way; outlives the channel it goes through.
 #[derive(Debug)]
 struct Feeder {
-    pieces: mpsc::Receiver<Vec<u8>>,
-    pending: Option<Vec<u8>>,
+    pieces: mpsc::Receiver<Bytes>,
+    pending: Option<Bytes>,
 }
 
 impl Feeder {
-    /// Reads stdin on a thread of its own: a read from a terminal cannot be given up, only left behind.
     fn stdin() -> Feeder {
-        let (sender, pieces) = mpsc::channel(2);
-        std::thread::spawn(move || {
-            let mut stdin = std::io::stdin().lock();
-            loop {
-                let mut piece = vec![0; PIECE];
-                match stdin.read(&mut piece) {
-                    Ok(0) => return,
-                    Ok(length) => piece.truncate(length),
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                    Err(_) => return,
-                }
-                if sender.blocking_send(piece).is_err() {
-                    return;
-                }
-            }
-        });
-        Feeder { pieces, pending: None }
+        Feeder { pieces: outhaul_console::input::stdin(), pending: None }
     }
 
     /// Feeds until the input ends, the call does, or the link is lost; the rest can go through another channel. On a

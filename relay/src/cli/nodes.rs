@@ -18,14 +18,21 @@ use super::Context;
 use super::invoke::plain;
 use super::output::{failure_text, table};
 use super::time::{ago, span};
-use crate::operator::{Drive, Known, Seen, Session, now, revoke};
+use crate::operator::{Drive, Known, Seen, Session, capabilities_of, now, revoke};
 
 /// How long a sign of life may take.
 const PING: Duration = Duration::from_secs(10);
 /// `relay nodes list`.
 pub(super) async fn list(context: &Context) -> Result<u8, Failure> {
     let mut session = context.session().await?;
-    let (seen, bad) = session.nodes().await?;
+    let (nodes, mut bad) = session.nodes().await?;
+    let mut seen = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        match capabilities_of(&session, &node.known).await {
+            Ok(capabilities) => seen.push((node, capabilities)),
+            Err(failure) => bad.push(failure),
+        }
+    }
     for failure in &bad {
         context.out.talk(&format!("left out: {}", failure_text(failure, None)));
     }
@@ -33,21 +40,24 @@ pub(super) async fn list(context: &Context) -> Result<u8, Failure> {
     if seen.is_empty() && !context.out.json {
         context.out.talk("no nodes yet: `relay pair new` makes a code for one");
     }
-    context.out.either(|| if seen.is_empty() { String::new() } else { nodes_table(&seen, at) }, || seen.iter().map(node_json).collect());
+    context.out.either(
+        || if seen.is_empty() { String::new() } else { nodes_table(&seen, at) },
+        || seen.iter().map(|(node, can)| node_json(node, can)).collect(),
+    );
     // What the relay told and does not verify is no success.
     Ok(bad.first().map_or(0, |failure| failure.code.exit()))
 }
 
-fn nodes_table(seen: &[Seen], now: u64) -> String {
+fn nodes_table(seen: &[(Seen, Vec<String>)], now: u64) -> String {
     let rows: Vec<Vec<String>> = seen
         .iter()
-        .map(|node| {
+        .map(|(node, capabilities)| {
             vec![
                 node.known.node.name.clone(),
                 node.known.id().short(),
                 node.status.clone(),
                 node.known.fact(fact::PLATFORM).unwrap_or("-").to_owned(),
-                or_dash(capabilities(&node.known).join(",")),
+                or_dash(capabilities.join(",")),
                 ago(node.last_seen, now),
             ]
         })
@@ -59,16 +69,12 @@ pub(super) fn or_dash(text: String) -> String {
     if text.is_empty() { "-".to_owned() } else { text }
 }
 
-fn capabilities(node: &Known) -> Vec<String> {
-    node.announce.as_ref().map(|announce| announce.content.capabilities()).unwrap_or_default()
-}
-
 /// A time of the relay's, none when it never was.
 fn time_json(secs: u64) -> Json {
     if secs == 0 { Json::Null } else { secs.into() }
 }
 
-pub(super) fn node_json(node: &Seen) -> Json {
+pub(super) fn node_json(node: &Seen, capabilities: &[String]) -> Json {
     json!({
         "id": node.known.id().to_string(),
         "name": node.known.node.name,
@@ -77,7 +83,7 @@ pub(super) fn node_json(node: &Seen) -> Json {
         "hostname": node.known.fact(fact::HOSTNAME),
         "connected_at": time_json(node.connected_at),
         "last_seen": time_json(node.last_seen),
-        "capabilities": capabilities(&node.known),
+        "capabilities": capabilities,
     })
 }
 
@@ -128,7 +134,8 @@ pub(super) async fn rename(context: &Context, text: &str, name: &str) -> Result<
         Err(failure) => return Err(failure),
     };
     if let Some(other) = taken {
-        return Err(Failure::new(Code::BadUsage, format!("another node is called `{name}`: {}", other.known.id().short())));
+        return Err(Failure::new(Code::BadUsage, format!("another node is called `{name}`: {}", other.known.id().short()))
+            .hint("choose another name, or rename that one first"));
     }
     let renewed = session.dialer.enroller().renew(&seen.known, |node| node.name = name.to_owned())?;
     let said = format!("renamed: {} is {name} ({})", seen.known.node.name, renewed.id().short());
@@ -206,27 +213,17 @@ pub(super) async fn publish(session: &Session, list: RevocationList) -> Result<(
 pub(super) mod tests {
     use super::*;
     use crate::operator::Announced;
-    use outhaul_protocol::describe::{AnnounceContent, AnnouncedPack, Heartbeat};
+    use outhaul_protocol::describe::{AnnounceContent, Heartbeat};
     use outhaul_protocol::keys::{KeyId, SecretKey, X25519Secret};
     use outhaul_protocol::objects::Node;
     use outhaul_protocol::time::Time;
 
     /// A node as the relay tells of it.
-    pub(in crate::cli) fn seen(denied: Option<&str>) -> Seen {
+    pub(in crate::cli) fn seen() -> Seen {
         let secret = |byte| SecretKey::from_bytes(&[byte; 32]);
-        let mut facts: BTreeMap<String, String> =
+        let facts: BTreeMap<String, String> =
             [("platform", "linux-x86_64"), ("hostname", "bench\u{1b}[2J")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        if let Some(denied) = denied {
-            facts.insert(native::DENIED_FACT.into(), denied.into());
-        }
-        let pack = AnnouncedPack {
-            name: "thermal".into(),
-            version: "0.1.0".into(),
-            digest: [7; 32],
-            description: [8; 32],
-            interfaces: vec!["thermal".into(), "fans".into()],
-        };
-        let content = AnnounceContent { boot_count: 1, seq: 1, facts, packs: vec![pack], counters: None };
+        let content = AnnounceContent { boot_count: 1, seq: 1, facts, ..AnnounceContent::default() };
         let node = Node {
             iss: KeyId([1; 32]),
             aud: KeyId([2; 32]),
@@ -256,11 +253,12 @@ pub(super) mod tests {
 
     #[test]
     fn the_table_of_nodes() {
-        let offline = Seen { status: "offline".into(), last_seen: 0, connected_at: 0, ..seen(None) };
+        let offline = Seen { status: "offline".into(), last_seen: 0, connected_at: 0, ..seen() };
+        let can = ["fans", "thermal"].map(str::to_owned).to_vec();
         let mut bare = offline.clone();
         bare.known.announce = None;
         bare.known.node.name = "a-long-name-for-a-node".into();
-        insta::assert_snapshot!(nodes_table(&[seen(None), bare], 1_700_000_103), @r"
+        insta::assert_snapshot!(nodes_table(&[(seen(), can), (bare, Vec::new())], 1_700_000_103), @r"
         NAME                    ID            STATUS   PLATFORM      CAPABILITIES  LAST SEEN
         bench-1                 b62e867fa2f3  online   linux-x86_64  fans,thermal  3 s ago
         a-long-name-for-a-node  b62e867fa2f3  offline  -             -             never
@@ -269,7 +267,7 @@ pub(super) mod tests {
 
     #[test]
     fn nodes_as_json() {
-        let json = node_json(&seen(None));
+        let json = node_json(&seen(), &["fans", "thermal"].map(str::to_owned));
         assert_eq!(json["capabilities"], json!(["fans", "thermal"]));
         assert_eq!((&json["connected_at"], &json["last_seen"]), (&json!(1_700_000_000u64), &json!(1_700_000_100u64)));
         let mut keys: Vec<&String> = json.as_object().expect("an object").keys().collect();

@@ -14,7 +14,6 @@ use super::Context;
 use super::args::{Grant, Use};
 use super::nodes::publish;
 use super::output::table;
-use super::time::date;
 use crate::operator::{
     Config, FINGERPRINT_DIGITS, Fleet, GrantText, GrantWish, Offered, Session, delegates, give, given, now, revoke, revoke_at, target,
     words,
@@ -24,7 +23,9 @@ use crate::operator::{
 pub(super) fn init(context: &Context) -> Result<u8, Failure> {
     let made = crate::init::init_owner(&context.home)?;
     if !context.out.json {
-        context.out.talk(&made.to_string());
+        if !made.files.is_empty() {
+            context.out.talk(made.to_string().trim_end());
+        }
         context.out.talk(&format!("next, on the relay's machine: relay serve --fleet {}", made.fleet));
     }
     context.out.either(
@@ -42,10 +43,12 @@ pub(super) async fn use_relay(context: &Context, how: &Use) -> Result<u8, Failur
     if let Some(told) = &how.relay_key {
         let told = told.to_ascii_lowercase();
         if told.len() < FINGERPRINT_DIGITS {
-            return Err(Failure::new(Code::BadUsage, format!("`--relay-key` needs at least {FINGERPRINT_DIGITS} digits")));
+            return Err(Failure::new(Code::BadUsage, format!("`--relay-key` needs at least {FINGERPRINT_DIGITS} digits"))
+                .hint("`relay serve` prints the fingerprint where the relay runs"));
         }
         if shown != told && !id.starts_with(&told) {
-            return Err(Failure::new(Code::BadKey, format!("`{url}` shows key {shown} (fingerprint {id}), `--relay-key` is another")));
+            return Err(Failure::new(Code::BadKey, format!("`{url}` shows key {shown} (fingerprint {id}), `--relay-key` is another"))
+                .hint("somebody else may answer there: compare with what `relay serve` prints where the relay runs"));
         }
     }
     let room = &context.room;
@@ -133,7 +136,7 @@ fn show_text(key: &PublicKey, fleet: Option<&Fleet>, authority: Option<&Standing
             lines.push(format!("commands     {}", list(|grant| &grant.commands)));
             lines.push(format!("nodes        {}", list(|grant| &grant.nodes)));
             lines.push(format!("rights       {}", rights_text(&authority.rights(), delegates(authority))));
-            lines.push(format!("until        {}", date(authority.expires().0)));
+            lines.push(format!("until        {}", authority.expires()));
         }
     }
     lines.join("\n")
@@ -212,7 +215,7 @@ pub(super) fn grant(context: &Context, how: &Grant) -> Result<u8, Failure> {
         context.out.talk(&format!(
             "granted: {} until {}; they run: relay operator accept GRANT",
             &hex::encode(cti)[..12],
-            date(now().plus(how.lasts.as_secs()).0)
+            now().plus(how.lasts.as_secs())
         ));
     }
     context.out.either(|| word.clone(), || json!({"ok": true, "id": hex::encode(cti), "grant": word}));
@@ -225,18 +228,33 @@ pub(super) fn accept(context: &Context, text: &str) -> Result<u8, Failure> {
         "-" => std::io::read_to_string(std::io::stdin()).map_err(|error| Failure::new(Code::BadUsage, format!("read stdin: {error}")))?,
         text => text.to_owned(),
     };
-    let Offered { fleet, chain, relays } = GrantText::parse(&read)?;
-    let authority = context.room.adopt(&fleet, &chain, relays.as_deref())?;
+    let Offered { fleet, chain, relays, publishers } = GrantText::parse(&read)?;
+    let authority = context.room.adopt(&fleet, &chain, relays.as_deref()).map_err(|failure| match failure.code {
+        Code::BadSignature => failure.hint("it was changed on its way: have it sent again"),
+        _ => failure,
+    })?;
+    for key in publishers.iter().filter(|key| named(context, key).is_ok_and(|known| !known)) {
+        context.room.name_publisher(&key.id().short(), key)?;
+    }
     let config = context.room.config()?;
     let url = context.room.fleet()?.relays.and_then(|relays| relays.urls.first().cloned());
     if let (None, Some(url)) = (&config.relay, url) {
         context.room.set_config(&Config { relay: Some(url), ..config })?;
     }
     context.out.either(
-        || format!("accepted: fleet {}, until {}", fleet.id().short(), date(authority.expires().0)),
+        || format!("accepted: fleet {}, until {}", fleet.id().short(), authority.expires()),
         || json!({"ok": true, "fleet": fleet.to_string(), "until": authority.expires().0}),
     );
+    context.out.talk(match context.room.config()?.relay {
+        Some(_) => "next: relay nodes",
+        None => "next, with the relay's address and fingerprint from the fleet's owner: relay use URL --relay-key FINGERPRINT",
+    });
     Ok(0)
+}
+
+/// Whether a publisher has a name here, so that accepting again renames nobody.
+fn named(context: &Context, key: &PublicKey) -> Result<bool, Failure> {
+    Ok(context.room.pinned_publishers()?.contains(key))
 }
 
 /// `relay operator grants`.
@@ -262,7 +280,7 @@ pub(super) fn grants(context: &Context) -> Result<u8, Failure> {
             grant.commands.join(","),
             grant.nodes.join(" "),
             rights_text(&grant.rights, grant.delegate),
-            date(grant.exp.0),
+            grant.exp.to_string(),
             state(grant).to_owned(),
         ]
     };
@@ -295,7 +313,7 @@ pub(super) async fn take_back(context: &Context, text: &str) -> Result<u8, Failu
     Ok(0)
 }
 
-fn late(failure: Failure) -> Failure {
+pub(super) fn late(failure: Failure) -> Failure {
     let hint = failure.hint.clone().unwrap_or_default();
     Failure { message: format!("signed and kept here, but the relay was not told: {}", failure.message), ..failure }
         .hint(format!("nodes hear of it with your next call to them. {hint}").trim_end())

@@ -1,5 +1,5 @@
 //! `relay pack`: ships components. The relay stores the bytes by their digest; the node fetches them, checks the digest
-//! that the operator signed, and activates. Nothing the relay does can change what runs.
+//! that the operator signed and the signature of the publisher, and activates. Nothing the relay does can change what runs.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -19,18 +19,20 @@ use serde_json::{Value as Json, json};
 
 use super::Context;
 use super::invoke::plain;
-use super::output::{failure_text, result_text, stderr_is_terminal};
-use crate::operator::{Drive, Seen, Session, unexpected};
+use super::output::{failure_text, stderr_is_terminal, table};
+use super::sign::{Shipping, shipped};
+use super::time::ago;
+use crate::operator::{Drive, Seen, Session, now, unexpected};
 
 /// How long a node may take to fetch, check and compile; `--timeout` says otherwise.
 const INSTALL: Duration = Duration::from_secs(300);
 /// The same for what it has already.
-const CHANGE: Duration = Duration::from_secs(60);
+pub(super) const CHANGE: Duration = Duration::from_secs(60);
 /// Every WebAssembly file begins so.
 const MAGIC: &[u8] = b"\0asm";
 
 /// `relay pack deploy`.
-pub(super) async fn deploy(context: &Context, file: &Path, nodes: &[String]) -> Result<u8, Failure> {
+pub(super) async fn deploy(context: &Context, file: &Path, nodes: &[String], how: Shipping) -> Result<u8, Failure> {
     let bytes = read(file)?;
     let digest = sha256(&bytes);
     // Every node is known before anything is sent: a typing mistake changes nothing anywhere.
@@ -42,8 +44,8 @@ pub(super) async fn deploy(context: &Context, file: &Path, nodes: &[String]) -> 
             targets.push(seen);
         }
     }
+    let params = shipped(context, file, &bytes, how)?;
     store(context, &session, digest, &bytes).await?;
-    let params = Value::Map(vec![("digest".into(), digest.to_string().into()), ("size".into(), Value::Int(bytes.len() as i128))]);
     let mut results = Vec::with_capacity(targets.len());
     for seen in targets {
         let result = change(context, again(&session)?, &seen, native::INSTALL, params.clone(), INSTALL).await;
@@ -58,7 +60,8 @@ pub(super) async fn deploy(context: &Context, file: &Path, nodes: &[String]) -> 
     Ok(results.iter().find_map(|(_, result)| result.as_ref().err()).map_or(0, |failure| failure.code.exit()))
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+/// A component, as far as its first bytes tell.
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     let bad = |what: &str| Failure::new(Code::BadUsage, format!("read `{}`: {what}", file.display()));
     let size = std::fs::metadata(file).map_err(|error| bad(&error.to_string()))?.len();
     if size > limits::PACK as u64 {
@@ -92,14 +95,14 @@ async fn store(context: &Context, session: &Session, digest: Digest, bytes: &[u8
 }
 
 /// The same link for another call: a handle on it, and a book of its own.
-fn again(session: &Session) -> Result<Session, Failure> {
+pub(super) fn again(session: &Session) -> Result<Session, Failure> {
     let dialer = Arc::clone(&session.dialer);
     let book = crate::operator::Book::open(&dialer.room, &dialer.fleet)?;
     Ok(Session { dialer, link: session.link.clone(), book })
 }
 
 /// One signed call of the agent's own.
-async fn change(
+pub(super) async fn change(
     context: &Context,
     session: Session,
     seen: &Seen,
@@ -135,10 +138,17 @@ fn tell_installed(context: &Context, seen: &Seen, result: &Result<Value, Failure
         Err(failure) => context.out.talk(&format!("{node}: {}", failure_text(failure, None))),
         Ok(value) => {
             context.out.data(&installed_text(node, value));
-            let pack = text(value, "name");
+            let (pack, waiting) = (text(value, "name"), texts(value, "waiting_powers"));
             for power in texts(value, "denied_powers") {
+                // Programs are granted one by one.
+                let item = if power == "process" { " PROGRAM" } else { "" };
+                let why = if waiting.contains(&power) {
+                    "which older versions did not, and waits for that machine's owner"
+                } else {
+                    "which is not granted"
+                };
                 context.out.talk(&format!(
-                    "{node}: {pack} asks for the power `{power}`, which is not granted; on that machine: agent allow {pack} {power}"
+                    "{node}: {pack} asks for the power `{power}`, {why}; on that machine: agent allow {pack} {power}{item}"
                 ));
             }
         }
@@ -146,11 +156,16 @@ fn tell_installed(context: &Context, seen: &Seen, result: &Result<Value, Failure
 }
 
 fn installed_text(node: &str, value: &Value) -> String {
-    let digest: String = text(value, "digest").chars().take(12).collect();
-    format!("{node}: {} {} ({digest}) is active: {}", text(value, "name"), text(value, "version"), texts(value, "commands").join(", "))
+    let digest = short(&text(value, "digest"));
+    let instead = match value.get("replaced") {
+        Some(Value::Text(old)) if short(&escape_control(old)) != digest => format!(" instead of {}", short(&escape_control(old))),
+        _ => String::new(),
+    };
+    let (name, version, commands) = (text(value, "name"), text(value, "version"), texts(value, "commands").join(", "));
+    format!("{node}: {name} {version} ({digest}) is active{instead}: {commands}")
 }
 
-fn result_json(seen: &Seen, command: &str, result: &Result<Value, Failure>) -> Json {
+pub(super) fn result_json(seen: &Seen, command: &str, result: &Result<Value, Failure>) -> Json {
     let ty = native::command_of(command).and_then(|command| command.result);
     json!({
         "node": seen.known.node.name,
@@ -166,8 +181,32 @@ pub(super) async fn list(context: &Context, node: &str) -> Result<u8, Failure> {
     let (session, seen) = context.with_node(node).await?;
     let value = change(context, session, &seen, native::LIST, Value::Map(Vec::new()), CHANGE).await?;
     let ty = native::command_of(native::LIST).and_then(|command| command.result);
-    context.out.either(|| result_text(&value, ty.as_ref()), || value.to_json(ty.as_ref()));
+    context.out.either(|| packs_table(&value, now().0), || value.to_json(ty.as_ref()));
     Ok(0)
+}
+
+/// A node's packs as people read them; JSON has the whole digests.
+fn packs_table(value: &Value, now: u64) -> String {
+    let Value::Array(packs) = value else { return String::new() };
+    let yes = |pack: &Value, name: &str| pack.get(name) == Some(&Value::Bool(true));
+    let came = |pack: &Value| match pack.get("installed_at") {
+        Some(Value::Int(at)) => ago(u64::try_from(*at).unwrap_or(0), now),
+        _ if yes(pack, "embedded") => "with the agent".to_owned(),
+        _ => "-".to_owned(),
+    };
+    let row = |pack: &Value| {
+        let state = match pack.get("quarantined") {
+            Some(Value::Text(_)) => "quarantined",
+            _ if yes(pack, "active") => "active",
+            _ => "kept",
+        };
+        vec![text(pack, "name"), text(pack, "version"), short(&text(pack, "digest")), state.to_owned(), came(pack)]
+    };
+    table(&["NAME", "VERSION", "DIGEST", "STATE", "CAME"], &packs.iter().map(row).collect::<Vec<_>>())
+}
+
+fn short(digest: &str) -> String {
+    digest.chars().take(12).collect()
 }
 
 /// `relay pack rollback` and `remove`.
@@ -200,6 +239,26 @@ mod tests {
         ]);
         insta::assert_snapshot!(installed_text("bench-1", &value), @r"bench-1: thermal 0.1.0 (abababababab) is active: thermal.read, thermal.summary\u{1b}");
         assert_eq!(installed_text("n", &Value::Null), "n: ? ? (?) is active: ");
+        let Value::Map(fields) = value else { panic!("a map") };
+        let next = Value::Map(fields.into_iter().chain([("replaced".into(), "cd".repeat(32).as_str().into())]).collect());
+        assert!(installed_text("n", &next).contains("(abababababab) is active instead of cdcdcdcdcdcd: "));
+    }
+
+    #[test]
+    fn the_table_of_packs() {
+        let pack = |name: &str, active, embedded, at: Value| {
+            let digest = "ab".repeat(32);
+            let fields =
+                [("name", name.into()), ("version", "0.1.0".into()), ("digest", digest.as_str().into()), ("active", Value::Bool(active))];
+            let fields = fields.into_iter().chain([("embedded", Value::Bool(embedded)), ("installed_at", at)]);
+            Value::Map(fields.map(|(name, value)| (name.to_owned(), value)).collect())
+        };
+        let all = Value::Array(vec![pack("gpu", true, true, Value::Null), pack("echo\u{1b}", false, false, Value::Int(100))]);
+        insta::assert_snapshot!(packs_table(&all, 400), @r"
+        NAME        VERSION  DIGEST        STATE   CAME
+        gpu         0.1.0    abababababab  active  with the agent
+        echo\u{1b}  0.1.0    abababababab  kept    5 min ago
+        ");
     }
 
     #[test]

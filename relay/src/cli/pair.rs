@@ -6,6 +6,7 @@ mod desk;
 
 use std::time::Duration;
 
+use outhaul_console::interrupts::Interrupts;
 use outhaul_protocol::cbor::{Blob, Maybe};
 use outhaul_protocol::describe::fact;
 use outhaul_protocol::error::{Code, Failure};
@@ -21,10 +22,9 @@ use tokio::time::Instant;
 use self::desk::{Desk, Step};
 use super::Context;
 use super::args::{PairApprove, PairNew};
-use super::call::Interrupts;
 use super::nodes::publish;
 use super::output::table;
-use super::time::ago;
+use super::time::{ago, span};
 use crate::operator::{FINGERPRINT_DIGITS, Known, NameWish, Session, now, revoke, unexpected};
 
 /// How long a machine may take for the exchange once an operator took it up.
@@ -44,7 +44,7 @@ pub(super) async fn new(context: &Context, how: &PairNew) -> Result<u8, Failure>
     let mut frames = session.link.pairing_frames();
     let mut interrupts = Interrupts::new()?;
     // Each pass is one code.
-    loop {
+    for left in (0..limits::CODES).rev() {
         let (slot, ttl) = slot(&session, ttl_secs).await?;
         let code = if how.long { PairingCode::generate_long(slot.shown) } else { PairingCode::generate(slot.shown) };
         show_code(context, &session, &code, ttl);
@@ -55,6 +55,8 @@ pub(super) async fn new(context: &Context, how: &PairNew) -> Result<u8, Failure>
             () = interrupts.next() => Err(Failure::new(Code::Cancelled, "cancelled; the code is worth nothing any more")),
             paired = wait(context, &mut desk, &mut frames, until) => paired,
         };
+        let ended = ended.map_err(|failure| desk.explain(failure));
+        desk.dismiss();
         if !matches!(ended, Err(Failure { code: Code::RelayUnreachable, .. })) {
             // The relay forgets an expired slot by itself; this is courtesy.
             let _ = session.tell(Ask::PairClose { slot: slot.number }).await;
@@ -62,8 +64,12 @@ pub(super) async fn new(context: &Context, how: &PairNew) -> Result<u8, Failure>
         if let Some(known) = ended? {
             return paired(context, &mut session, *known, wish.replace.as_ref()).await;
         }
-        context.out.talk("three wrong codes: that code is worth nothing any more; here is another");
+        if left > 0 {
+            context.out.talk("three wrong tries: that code is worth nothing any more; here is another");
+        }
     }
+    Err(Failure::new(Code::NotPaired, format!("wrong tries used up {} codes", limits::CODES))
+        .hint("somebody may be guessing: the relay's log says who asks to be paired; then make a new code"))
 }
 
 struct Slot {
@@ -94,7 +100,7 @@ fn show_code(context: &Context, session: &Session, code: &PairingCode, ttl: u64)
 }
 
 fn code_text(code: &str, ttl: u64, command: &str) -> String {
-    format!("code     {code}\nexpires  in {ttl} s\ncommand  {command}")
+    format!("code     {code}\nexpires  in {}\ncommand  {command}", span(ttl))
 }
 
 /// Waits for a machine; none when the code is used up.
@@ -113,8 +119,10 @@ async fn wait(
             Step::Nothing => {}
             Step::Paired(known) => return Ok(Some(known)),
             Step::Failed(error) => {
-                context.out.talk(&format!("a machine tried and failed: {}", escape_control(&error.to_string())));
-                if desk.attempts.used_up() {
+                let left = desk.left();
+                let tries = if left == 1 { "one try is".to_owned() } else { format!("{left} tries are") };
+                context.out.talk(&format!("a machine tried and failed: {}; {tries} left", escape_control(&error.to_string())));
+                if desk.used_up() {
                     return Ok(None);
                 }
             }
@@ -130,14 +138,11 @@ fn lost(session: &Session) -> Failure {
 
 /// Everybody who must know it is told.
 async fn paired(context: &Context, session: &mut Session, known: Known, replaced: Option<&Known>) -> Result<u8, Failure> {
-    session.book.keep(&known)?;
-    session.tell(Ask::PutCertificate { certificate: Blob(known.certificate.clone()) }).await?;
-    if let Some(old) = replaced.filter(|old| old.id() != known.id()) {
-        let list = revoke(&session.dialer.room, &session.dialer.fleet, &[old.id()], &[])?;
-        publish(session, list).await?;
-        session.remove(old.id()).await?;
-        session.book.forget(&old.id())?;
-    }
+    // The machine has stored it: that stays true whatever fails here.
+    publish_node(session, &known, replaced).await.map_err(|failure| {
+        let message = format!("`{}` ({}) is paired, but {}", known.node.name, known.id().short(), failure.message);
+        Failure { message, ..failure }
+    })?;
     let text = format!("paired: {} ({})", known.node.name, known.id().short());
     // JSON's one object on stdout was the code.
     if context.out.json {
@@ -145,7 +150,20 @@ async fn paired(context: &Context, session: &mut Session, known: Known, replaced
     } else {
         context.out.data(&text)
     }
+    context.out.talk("next, on that machine: agent run");
     Ok(0)
+}
+
+async fn publish_node(session: &mut Session, known: &Known, replaced: Option<&Known>) -> Result<(), Failure> {
+    session.book.keep(known)?;
+    session.tell(Ask::PutCertificate { certificate: Blob(known.certificate.clone()) }).await?;
+    if let Some(old) = replaced.filter(|old| old.id() != known.id()) {
+        let list = revoke(&session.dialer.room, &session.dialer.fleet, &[old.id()], &[])?;
+        publish(session, list).await?;
+        session.remove(old.id()).await?;
+        session.book.forget(&old.id())?;
+    }
+    Ok(())
 }
 
 async fn detached(context: &Context, session: &Session, ttl_secs: u64, name: Option<String>) -> Result<u8, Failure> {
@@ -242,7 +260,7 @@ pub(super) async fn approve(context: &Context, how: &PairApprove) -> Result<u8, 
     let mut frames = session.link.pairing_frames();
     session.tell(Ask::PairTake { request: pending.request.clone() }).await?;
     let mut desk = Desk::new(&mut session, code.as_ref(), pin, Attempts::typed(), wish);
-    let ended = exchange(&mut desk, &mut frames).await;
+    let ended = exchange(&mut desk, &mut frames).await.map_err(|failure| desk.explain(failure));
     if ended.is_err() {
         // What was said to the machine is on its way when this is answered.
         let _ = session.link.ask(Ask::Status {}).await;
@@ -262,10 +280,17 @@ async fn exchange(desk: &mut Desk<'_>, frames: &mut mpsc::Receiver<Frame>) -> Re
             frame = frames.recv() => frame.ok_or_else(|| lost(desk.session))?,
             () = tokio::time::sleep_until(until) => return Err(Failure::new(Code::Deadline, "the machine did not answer").hint("is `agent pair` still waiting there?")),
         };
-        if let Frame::PairEnd { message, .. } = &frame {
-            return Err(Failure::new(Code::NotPaired, format!("the machine gave up: {}", escape_control(message))));
+        let over = match &frame {
+            Frame::PairEnd { message, .. } => {
+                Some(Failure::new(Code::NotPaired, format!("the pairing ended early: {}", escape_control(message))))
+            }
+            _ => None,
+        };
+        let step = desk.take(frame).await?;
+        if let Some(failure) = over {
+            return Err(failure);
         }
-        match desk.take(frame).await? {
+        match step {
             Step::Nothing => {}
             Step::Paired(known) => return Ok(known),
             Step::Failed(error) => {
@@ -332,7 +357,7 @@ mod tests {
     fn a_code_is_shown_with_the_command_to_paste() {
         insta::assert_snapshot!(code_text("482913", 300, "agent pair --relay ws://127.0.0.1:8765 --code 482913"), @r"
         code     482913
-        expires  in 300 s
+        expires  in 5 min
         command  agent pair --relay ws://127.0.0.1:8765 --code 482913
         ");
     }

@@ -4,6 +4,7 @@
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
+use outhaul_console::ending::Ending;
 use outhaul_link::channel::CallSpec;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::keys::Digest;
@@ -12,11 +13,10 @@ use outhaul_protocol::value::Value;
 
 use super::Context;
 use super::args::Run;
-use super::call::{Finished, finish};
-use super::invoke::finished_json;
+use super::call::{Finished, finish, receipt_json};
 use super::lanes::Lanes;
 use super::output::failure_text;
-use crate::operator::{Drive, Known, find_command};
+use crate::operator::{Drive, Known, Session, find_command, packs_of};
 
 /// Every failure that is not the program's own.
 pub(super) const OURS: u8 = 255;
@@ -26,7 +26,9 @@ const COMMAND: &str = "system.run";
 pub(super) async fn run(context: &Context, run: &Run) -> Result<u8, Failure> {
     let params = params(run)?;
     let (session, seen) = context.with_node(&run.node).await?;
-    let pack = system(&seen.known)?;
+    // Whether it can be reached comes first: of a node that never was nothing else is known.
+    session.target(&seen)?;
+    let pack = system(&session, &seen.known).await?;
     let stdin = run.stdin || !std::io::stdin().is_terminal();
     let deadline = context.global.timeout;
     let start_within = deadline.unwrap_or(Duration::MAX).min(Duration::from_secs(limits::START_WITHIN_SECS));
@@ -39,7 +41,8 @@ pub(super) async fn run(context: &Context, run: &Run) -> Result<u8, Failure> {
     let drive = Drive::start(session, &seen, &spec).await?;
     let finished = finish(context.out, drive, &mut lanes, stdin, deadline).await;
     if let Some(command) = command {
-        context.out.json(&finished_json(&command, &finished, &lanes, true));
+        let receipt = receipt_json(finished.receipt.as_ref());
+        context.out.json(&Ending { command: &command, result: &finished.result, lanes: &lanes, out: None, receipt }.json());
     } else if let Err(failure) = &finished.result {
         context.out.talk(&failure_text(failure, None));
     }
@@ -51,8 +54,8 @@ pub(super) async fn run(context: &Context, run: &Run) -> Result<u8, Failure> {
 }
 
 /// The pack that answers `system.run`.
-fn system(node: &Known) -> Result<Digest, Failure> {
-    let packs = node.announce.as_ref().map_or(&[][..], |announce| &announce.content.packs);
+async fn system(session: &Session, node: &Known) -> Result<Digest, Failure> {
+    let packs = packs_of(session, node).await?;
     let pack = packs.iter().find(|pack| pack.interfaces.iter().any(|interface| interface == "system"));
     pack.map(|pack| Digest(pack.digest)).ok_or_else(|| {
         Failure::new(Code::UnknownCommand, format!("`{}` has no command `{COMMAND}`", node.node.name))

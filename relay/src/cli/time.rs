@@ -1,25 +1,4 @@
-//! Durations as people type them, and times as they read them.
-
-use std::time::Duration;
-
-/// Reads `500ms`, `60`, `60s`, `5m`, `1h`, `30d`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{}` is not a duration: write 500ms, 60, 90s, 5m, 12h or 30d", text.escape_debug());
-    let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    let secs = |each: u64| number.checked_mul(each).map(Duration::from_secs).ok_or_else(wrong);
-    let duration = match unit {
-        "ms" => Duration::from_millis(number),
-        "" | "s" => secs(1)?,
-        "m" => secs(60)?,
-        "h" => secs(3600)?,
-        "d" => secs(86_400)?,
-        _ => return Err(wrong()),
-    };
-    // A century is longer than any key of ours lasts; beyond it sums overflow.
-    if duration.is_zero() || duration.as_secs() > 100 * 365 * 86_400 { Err(wrong()) } else { Ok(duration) }
-}
+//! Times as people read them.
 
 /// `12 s`, `3 min`, `2 h`, `5 d`.
 pub(crate) fn span(secs: u64) -> String {
@@ -36,42 +15,12 @@ pub(crate) fn ago(at: u64, now: u64) -> String {
     if at == 0 { "never".to_owned() } else { format!("{} ago", span(now.saturating_sub(at))) }
 }
 
-/// `2026-11-21 10:33 UTC`.
-pub(crate) fn date(secs: u64) -> String {
-    let (days, rest) = (secs / 86_400, secs % 86_400);
-    // Days to a civil date (the algorithm of Howard Hinnant's chrono notes, years from March).
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", rest / 3600, rest % 3600 / 60)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn durations_as_people_type_them() {
-        for (text, millis) in
-            [("500ms", 500), ("60", 60_000), ("90s", 90_000), ("5m", 300_000), ("12h", 43_200_000), ("30d", 2_592_000_000)]
-        {
-            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
-        }
-        for text in ["", "s", "-1", "0", "1.5s", "5 m", "1y", "99999999999d", "20000000000000000000"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn times_as_people_read_them() {
-        assert_eq!(date(0), "1970-01-01 00:00 UTC");
-        assert_eq!(date(951_782_400), "2000-02-29 00:00 UTC");
-        assert_eq!(date(1_795_257_215), "2026-11-21 10:33 UTC");
+    fn spans_as_people_read_them() {
         assert_eq!((ago(0, 9).as_str(), ago(100, 103).as_str(), ago(1, 7201).as_str()), ("never", "3 s ago", "2 h ago"));
     }
 }

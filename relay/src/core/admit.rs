@@ -46,7 +46,7 @@ pub(crate) fn operator(hub: &Hub, proven: &Proven) -> Result<Authority, Failure>
 /// What a refused peer is told.
 pub(crate) fn public(failure: &Failure, node: bool) -> Failure {
     let (code, sentence) = match failure.code {
-        Code::Revoked => (Code::Revoked, "this key is revoked"),
+        Code::Revoked => (Code::Revoked, if node { "this machine's key is revoked" } else { "this operator's key or grant is revoked" }),
         Code::Expired => (Code::Expired, "a certificate or grant is past its time, or a clock is wrong"),
         Code::Busy => (Code::Busy, "the relay is busy; try again later"),
         Code::Internal => (Code::Internal, "the relay has a problem; its log says which"),

@@ -89,8 +89,10 @@ fn dispatch(hub: &Arc<Hub>, pending: Pending, ask: Ask) {
         Ask::Description { digest } => store(hub, pending, move |_, _, db| description(db, &digest)),
         Ask::PutCertificate { certificate } => store(hub, pending, move |hub, _, db| put_certificate(hub, db, &certificate.0)),
         Ask::RemoveNode { node } => store(hub, pending, move |hub, operator, db| remove_node(hub, operator, db, &node)),
-        Ask::PutNotice { kind, signed, chain } => store(hub, pending, move |hub, _, db| {
-            hub.notice(db, &kind, &signed.0, &chain)?;
+        Ask::PutNotice { kind, signed, chain } => store(hub, pending, move |hub, operator, db| {
+            if hub.notice(db, &kind, &signed.0, &chain)? {
+                tracing::info!(kind, operator = %operator.key.id().short(), "took a newer fleet-signed notice");
+            }
             Ok(Answer::Done {})
         }),
         Ask::PutBlob { digest, offset, total, bytes } => put_blob(hub, pending, Part { digest, offset, total, bytes: bytes.0 }),
@@ -160,7 +162,9 @@ fn put_blob(hub: &Arc<Hub>, pending: Pending, part: Part) {
 }
 
 fn lacks(right: &'static str) -> Failure {
-    Failure::new(Code::NotGranted, format!("your grants lack the right `{right}`"))
+    let value = if right == "enrol" { " '*'" } else { "" };
+    Failure::new(Code::NotGranted, format!("this operator's grant lacks the right `{right}`"))
+        .hint(format!("the owner gives the right with `relay operator grant KEY … --{right}{value}`"))
 }
 
 /// What needs no disk.

@@ -2,6 +2,8 @@
 //! node; a frame of anybody else for it is as if it had not come. Frames pass as the bytes they came as.
 //!
 //! A channel's queue towards one side is metered: who overruns it loses the channel, who does not read loses the link.
+//! Ends that keep to the window the relay announced to each link never come near either (`outhaul_protocol::credit`):
+//! what it leaves of the socket's queue is for answers, and for openings, which the relay bounds itself.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -20,8 +22,6 @@ use super::sessions::{NodeSession, OperatorSession, Session};
 /// covers what is not counted in it (credits); less than [`limits::SOCKET_QUEUE`], so that one channel that overruns is
 /// closed before it costs its peer the link.
 const CHANNEL_QUEUE: usize = limits::CHANNEL_WINDOW as usize / 2 * 3;
-/// Channels one operator's session may have: one to every node of a large fleet.
-const CHANNELS_PER_SESSION: usize = 16_384;
 /// Locks over the table, by the channel's id.
 const SHARDS: usize = 16;
 
@@ -68,13 +68,16 @@ impl Channels {
             None => Err(Code::NodeOffline),
         };
         match opened {
-            Ok(route) => self.pass(&route.node.session, &route.to_node, channel, frame),
+            Ok(route) if route.node.openings.load(Ordering::Relaxed) + frame.len() > limits::OPENINGS => {
+                self.end(channel, Tell::Operator, Code::Busy.as_str());
+            }
+            Ok(route) => self.pass(&route.node.session, &route.node.openings, channel, frame),
             Err(code) => close(&operator.session, channel, code.as_str()),
         }
     }
 
     fn insert(&self, operator: &Arc<OperatorSession>, node: Arc<NodeSession>, channel: &ChannelId) -> Result<Arc<Route>, Code> {
-        if operator.channels().len() >= CHANNELS_PER_SESSION {
+        if operator.channels().len() >= limits::CHANNELS_PER_LINK {
             return Err(Code::Busy);
         }
         let route = Arc::new(Route { operator: operator.clone(), node, to_operator: Meter::default(), to_node: Meter::default() });
@@ -135,17 +138,12 @@ impl Channels {
         }
     }
 
-    /// One end closes its channel.
+    /// One end closes its channel. It hears so too, behind all that was under way to it: only then is its window free.
     pub(crate) fn closed_by(&self, from: &Session, channel: &ChannelId, code: &str) {
-        let tell = {
-            let shard = self.shard(channel);
-            match shard.get(channel) {
-                Some(route) if route.operator.session.number == from.number => Tell::Node,
-                Some(route) if route.node.session.number == from.number => Tell::Operator,
-                _ => return,
-            }
-        };
-        self.end(channel, tell, code);
+        let ends = self.shard(channel).get(channel).map(|route| [route.operator.session.number, route.node.session.number]);
+        if ends.is_some_and(|ends| ends.contains(&from.number)) {
+            self.end(channel, Tell::Both, code);
+        }
     }
 
     fn end(&self, channel: &ChannelId, tell: Tell, code: &str) {

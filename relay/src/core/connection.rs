@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use outhaul_link::accept::{AcceptError, refuse};
+use outhaul_link::outbox::Meter;
 use outhaul_link::{Socket, pump};
 use outhaul_protocol::cbor::Maybe;
 use outhaul_protocol::error::Failure;
@@ -19,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::hub::Hub;
 use super::sessions::{GuestSession, NodeSession, OperatorSession, Session};
-use super::{admit, clock, guest, node, operator, registry};
+use super::{admit, registry};
 
 /// Takes a connection to the point where its peer is known or refused, which is when the permit is given back; its
 /// session goes on as another of the tasks.
@@ -40,9 +41,9 @@ pub(crate) async fn serve(hub: Arc<Hub>, tasks: TaskTracker, tcp: TcpStream, pee
     drop(permit);
     // A task of its own for the hours to come: what the handshake needed ends with this one.
     match admitted {
-        Admitted::Node(node) => tasks.spawn(serve_node(hub, socket, node)),
-        Admitted::Operator(operator) => tasks.spawn(serve_operator(hub, socket, operator)),
-        Admitted::Guest(guest) => tasks.spawn(serve_guest(hub, socket, guest)),
+        Admitted::Node(node) => tasks.spawn(serve_peer(hub, socket, node)),
+        Admitted::Operator(operator) => tasks.spawn(serve_peer(hub, socket, operator)),
+        Admitted::Guest(guest) => tasks.spawn(serve_peer(hub, socket, guest)),
     };
 }
 
@@ -58,8 +59,8 @@ async fn admit(hub: &Arc<Hub>, proven: Proven, peer: SocketAddr) -> Result<Admit
         Role::Node => {
             admit::node(hub, &proven).await?;
             let session = hub.sessions.begin();
-            welcome(&session, None);
-            Ok(Admitted::Node(Arc::new(NodeSession { session, key: proven.key, id, state: Mutex::default() })))
+            welcome(&session, limits::LINK_WINDOW, None);
+            Ok(Admitted::Node(Arc::new(NodeSession { session, key: proven.key, id, openings: Meter::default(), state: Mutex::default() })))
         }
         Role::Operator => {
             let authority = admit::operator(hub, &proven)?;
@@ -71,7 +72,8 @@ async fn admit(hub: &Arc<Hub>, proven: Proven, peer: SocketAddr) -> Result<Admit
                 None => None,
             };
             let session = hub.sessions.begin();
-            welcome(&session, found);
+            // Nobody opens channels to an operator.
+            welcome(&session, limits::LINK_WINDOW + limits::OPENINGS as u32, found);
             Ok(Admitted::Operator(Arc::new(OperatorSession {
                 session,
                 key: proven.key,
@@ -85,7 +87,7 @@ async fn admit(hub: &Arc<Hub>, proven: Proven, peer: SocketAddr) -> Result<Admit
         }
         Role::Guest => {
             let session = hub.sessions.begin();
-            welcome(&session, None);
+            welcome(&session, limits::LINK_WINDOW, None);
             let guest = Arc::new(GuestSession { session, key: proven.key, id, address: peer.ip() });
             hub.pairings.admit(&guest)?;
             Ok(Admitted::Guest(guest))
@@ -94,98 +96,73 @@ async fn admit(hub: &Arc<Hub>, proven: Proven, peer: SocketAddr) -> Result<Admit
 }
 
 /// Queued before anybody else knows the session: nothing can come before it.
-fn welcome(session: &Session, found: Option<Vec<NodeRecord>>) {
-    session.say(&Frame::Welcome {
-        session: session.number,
-        window: limits::CHANNEL_WINDOW,
-        heartbeat_ms: limits::HEARTBEAT_SECS * 1000,
-        found: Maybe(found),
-    });
+fn welcome(session: &Session, window: u32, found: Option<Vec<NodeRecord>>) {
+    session.say(&Frame::Welcome { session: session.number, window, heartbeat_ms: limits::HEARTBEAT_SECS * 1000, found: Maybe(found) });
 }
 
-/// Moves bytes until the session ends; says why it did.
-async fn run(socket: Socket, session: &Session, on_frame: impl FnMut(Bytes) -> Result<(), String>) -> String {
+/// What the three kinds of peers do in their session, each in its own way.
+pub(super) trait Peer: Send + Sync + 'static {
+    fn session(&self) -> &Session;
+    /// Takes its place among those that are here; what ended its right to one meanwhile ends it now.
+    fn come(self: &Arc<Self>, hub: &Arc<Hub>);
+    /// One frame. It must not wait.
+    fn receive(self: &Arc<Self>, hub: &Arc<Hub>, frame: Bytes) -> Result<(), Over>;
+    /// One line in the log.
+    fn part(&self, reason: &str);
+    /// Takes out what it left behind.
+    fn leave(&self, hub: &Hub);
+}
+
+/// Why a frame ends its session.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// The peer took its leave.
+    Goodbye,
+    /// The peer did what it may not; it is told.
+    Fault(String),
+}
+
+impl From<String> for Over {
+    fn from(what: String) -> Self {
+        Over::Fault(what)
+    }
+}
+
+impl From<&str> for Over {
+    fn from(what: &str) -> Self {
+        Over::Fault(what.into())
+    }
+}
+
+/// A session's life, whoever's it is.
+async fn serve_peer<P: Peer>(hub: Arc<Hub>, socket: Socket, peer: Arc<P>) {
+    let _gone = Leaving { hub: &hub, peer: &*peer };
+    let session = peer.session();
+    peer.come(&hub);
+    let on_frame = |frame: Bytes| {
+        session.hear();
+        peer.receive(&hub, frame).map_err(|over| match over {
+            Over::Goodbye => "goodbye".to_owned(),
+            Over::Fault(what) => session.blame(what),
+        })
+    };
     let stop = async {
         tokio::select! {
             reason = session.until_ended() => reason,
             () = session.until_silent() => "the peer fell silent".to_owned(),
         }
     };
-    pump(socket, &session.outbox, on_frame, stop).await.to_string()
+    let ended = pump(socket, &session.outbox, on_frame, stop).await;
+    peer.part(&ended.to_string());
 }
 
-async fn serve_node(hub: Arc<Hub>, socket: Socket, node: Arc<NodeSession>) {
-    let _gone = NodeGuard { hub: &hub, node: &node };
-    hub.sessions.add_node(&node);
-    // Only now: a notice that came between the judgement and the list would have passed this node by.
-    let notices = hub.notices.known();
-    notices.frames().iter().for_each(|frame| node.session.say(frame));
-    if notices.revoked.has_key(&node.id) {
-        node.session.end("revoked", "this key is revoked");
-    }
-    drop(notices);
-    tracing::info!(node = %node.id.short(), session = node.session.number, "node connected");
-    let ended = run(socket, &node.session, |frame| node::receive(&hub, &node, frame)).await;
-    tracing::info!(node = %node.id.short(), session = node.session.number, reason = %ended, "node disconnected");
+struct Leaving<'a, P: Peer> {
+    hub: &'a Hub,
+    peer: &'a P,
 }
 
-struct NodeGuard<'a> {
-    hub: &'a Arc<Hub>,
-    node: &'a NodeSession,
-}
-
-impl Drop for NodeGuard<'_> {
+impl<P: Peer> Drop for Leaving<'_, P> {
     fn drop(&mut self) {
-        self.hub.sessions.remove_node(self.node);
-        self.hub.channels.node_gone(self.node);
-        let seen = clock::now().0.saturating_sub(self.node.session.silence().as_secs());
-        let id = self.node.id;
-        let _ = self.hub.store.submit(move |db| {
-            if let Err(error) = db.seen(&[(id, outhaul_protocol::time::Time(seen))]) {
-                tracing::warn!(%error, "could not note when a node was last seen");
-            }
-        });
-    }
-}
-
-async fn serve_operator(hub: Arc<Hub>, socket: Socket, operator: Arc<OperatorSession>) {
-    let _gone = OperatorGuard { hub: &hub, operator: &operator };
-    hub.sessions.add_operator(&operator);
-    if operator.authority.stands(clock::reading(), &hub.notices.known().revoked).is_err() {
-        operator.session.end("revoked", "your grants do not stand any more");
-    }
-    tracing::debug!(operator = %operator.id.short(), session = operator.session.number, "operator connected");
-    let ended = run(socket, &operator.session, |frame| operator::receive(&hub, &operator, frame)).await;
-    tracing::debug!(operator = %operator.id.short(), session = operator.session.number, reason = %ended, "operator disconnected");
-}
-
-struct OperatorGuard<'a> {
-    hub: &'a Arc<Hub>,
-    operator: &'a OperatorSession,
-}
-
-impl Drop for OperatorGuard<'_> {
-    fn drop(&mut self) {
-        self.hub.sessions.remove_operator(self.operator);
-        self.hub.channels.operator_gone(self.operator);
-        self.hub.pairings.operator_gone(self.operator.session.number);
-    }
-}
-
-async fn serve_guest(hub: Arc<Hub>, socket: Socket, guest: Arc<GuestSession>) {
-    let _gone = GuestGuard { hub: &hub, guest: &guest };
-    tracing::info!(guest = %guest.id.short(), address = %guest.address, "a machine asks to be paired");
-    let ended = run(socket, &guest.session, |frame| guest::receive(&hub, &guest, &frame)).await;
-    tracing::info!(guest = %guest.id.short(), reason = %ended, "guest disconnected");
-}
-
-struct GuestGuard<'a> {
-    hub: &'a Arc<Hub>,
-    guest: &'a GuestSession,
-}
-
-impl Drop for GuestGuard<'_> {
-    fn drop(&mut self) {
-        self.hub.pairings.guest_gone(self.guest);
+        self.peer.leave(self.hub);
     }
 }

@@ -5,22 +5,38 @@ use std::sync::Arc;
 use bytes::Bytes;
 use outhaul_protocol::frame::Frame;
 
+use super::connection::{Over, Peer};
 use super::hub::Hub;
 use super::pairings::{self, End};
-use super::sessions::GuestSession;
+use super::sessions::{GuestSession, Session};
 
-/// One frame. An error ends the session.
-pub(crate) fn receive(hub: &Arc<Hub>, guest: &Arc<GuestSession>, bytes: &Bytes) -> Result<(), String> {
-    guest.session.hear();
-    match Frame::decode_before_auth(bytes) {
-        Ok(Frame::Ping { token }) => guest.session.say(&Frame::Pong { token }),
-        Ok(Frame::Pong { .. }) => {}
-        Ok(Frame::PairJoin { slot, message, facts }) => pairings::join(hub, guest, slot, message, facts),
-        Ok(Frame::PairMessage { pairing, message }) => pairings::hear(hub, guest, pairing, message, bytes),
-        Ok(Frame::PairEnd { pairing, code, message }) => hub.pairings.end(End::Guest(guest.session.number), pairing, &code, &message),
-        Ok(Frame::Goodbye { .. }) => return Err("goodbye".into()),
-        Ok(_) => return Err("a frame that guests do not send".into()),
-        Err(error) => return Err(format!("malformed frame: {error}")),
+impl Peer for GuestSession {
+    fn session(&self) -> &Session {
+        &self.session
     }
-    Ok(())
+
+    fn come(self: &Arc<Self>, _: &Arc<Hub>) {
+        tracing::info!(guest = %self.id.short(), address = %self.address, "a machine asks to be paired");
+    }
+
+    fn receive(self: &Arc<Self>, hub: &Arc<Hub>, bytes: Bytes) -> Result<(), Over> {
+        match Frame::decode_before_auth(&bytes).map_err(|error| format!("malformed frame: {error}"))? {
+            Frame::Ping { token } => self.session.say(&Frame::Pong { token }),
+            Frame::Pong { .. } => {}
+            Frame::PairJoin { slot, message, facts } => pairings::join(hub, self, slot, message, facts),
+            Frame::PairMessage { pairing, message } => pairings::hear(hub, self, pairing, message, &bytes),
+            Frame::PairEnd { pairing, code, message } => hub.pairings.end(End::Guest(self.session.number), pairing, &code, &message),
+            Frame::Goodbye { .. } => return Err(Over::Goodbye),
+            _ => return Err("a frame that guests do not send".into()),
+        }
+        Ok(())
+    }
+
+    fn part(&self, reason: &str) {
+        tracing::info!(guest = %self.id.short(), reason, "guest disconnected");
+    }
+
+    fn leave(&self, hub: &Hub) {
+        hub.pairings.guest_gone(self);
+    }
 }

@@ -111,7 +111,7 @@ impl Hub {
         let (revoked, clock) = (self.notices.known().revoked, clock::reading());
         for node in self.sessions.nodes() {
             if revoked.has_key(&node.id) {
-                node.session.end(Code::Revoked.as_str(), "this key is revoked");
+                node.session.end(Code::Revoked.as_str(), "this machine's key is revoked");
             }
         }
         for operator in self.sessions.operators() {

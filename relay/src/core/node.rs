@@ -5,17 +5,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use outhaul_protocol::cbor::Blob;
-use outhaul_protocol::describe::{AnnounceContent, Heartbeat, PackDescription};
-use outhaul_protocol::error::Failure;
+use outhaul_protocol::describe::{AnnounceContent, Heartbeat, PackDescription, PackList};
+use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::{ChannelFrame, Frame};
 use outhaul_protocol::keys::{Digest, sha256};
 use outhaul_protocol::limits;
 use outhaul_protocol::objects::{Announce, Prekey};
 use outhaul_protocol::signed::Signed;
+use outhaul_protocol::time::Time;
 
 use super::clock;
+use super::connection::{Over, Peer};
 use super::hub::Hub;
-use super::sessions::NodeSession;
+use super::sessions::{NodeSession, Session};
 use super::store::Db;
 
 /// Bytes of a heartbeat's figures: a handful of numbers.
@@ -23,31 +25,52 @@ const HEARTBEAT: usize = 512;
 /// Bytes of the envelope around an announce or prekey: header, claims, signature.
 const ENVELOPE: usize = 512;
 
-/// One frame. An error ends the session; the peer is told.
-pub(crate) fn receive(hub: &Arc<Hub>, node: &Arc<NodeSession>, bytes: Bytes) -> Result<(), String> {
-    node.session.hear();
-    match ChannelFrame::peek(&bytes) {
-        Some(Ok(ChannelFrame::Data { channel, .. })) => {
-            hub.channels.forward(&node.session, &channel, bytes);
-            Ok(())
+impl Peer for NodeSession {
+    fn session(&self) -> &Session {
+        &self.session
+    }
+
+    fn come(self: &Arc<Self>, hub: &Arc<Hub>) {
+        hub.sessions.add_node(self);
+        // Only now: a notice that came between the judgement and the list would have passed this node by.
+        let notices = hub.notices.known();
+        notices.frames().iter().for_each(|frame| self.session.say(frame));
+        if notices.revoked.has_key(&self.id) {
+            self.session.end(Code::Revoked.as_str(), "this machine's key is revoked");
         }
-        Some(Ok(ChannelFrame::Close { channel, code })) => {
-            hub.channels.closed_by(&node.session, &channel, code);
-            Ok(())
+        drop(notices);
+        tracing::info!(node = %self.id.short(), session = self.session.number, "node connected");
+    }
+
+    fn receive(self: &Arc<Self>, hub: &Arc<Hub>, bytes: Bytes) -> Result<(), Over> {
+        match ChannelFrame::peek(&bytes) {
+            Some(Ok(ChannelFrame::Data { channel, .. })) => hub.channels.forward(&self.session, &channel, bytes),
+            Some(Ok(ChannelFrame::Close { channel, code })) => hub.channels.closed_by(&self.session, &channel, code),
+            Some(Ok(ChannelFrame::Open { .. })) => return Err("nodes open no channels".into()),
+            Some(Err(error)) => return Err(format!("malformed channel frame: {error}").into()),
+            None => return control(hub, self, &bytes),
         }
-        Some(Ok(ChannelFrame::Open { .. })) => Err(goodbye(node, "nodes open no channels")),
-        Some(Err(error)) => Err(goodbye(node, &format!("malformed channel frame: {error}"))),
-        None => control(hub, node, &bytes).map_err(|what| if what.is_empty() { "goodbye".into() } else { goodbye(node, &what) }),
+        Ok(())
+    }
+
+    fn part(&self, reason: &str) {
+        tracing::info!(node = %self.id.short(), session = self.session.number, reason, "node disconnected");
+    }
+
+    fn leave(&self, hub: &Hub) {
+        hub.sessions.remove_node(self);
+        hub.channels.node_gone(self);
+        let seen = clock::now().0.saturating_sub(self.session.silence().as_secs());
+        let id = self.id;
+        let _ = hub.store.submit(move |db| {
+            if let Err(error) = db.seen(&[(id, Time(seen))]) {
+                tracing::warn!(%error, "could not note when a node was last seen");
+            }
+        });
     }
 }
 
-/// Queues the last word, so that the peer learns what it did.
-fn goodbye(node: &NodeSession, what: &str) -> String {
-    let _ = node.session.outbox.control(Frame::Goodbye { code: "bad_params".into(), message: what.into() }.encode());
-    what.into()
-}
-
-fn control(hub: &Arc<Hub>, node: &Arc<NodeSession>, bytes: &[u8]) -> Result<(), String> {
+fn control(hub: &Arc<Hub>, node: &Arc<NodeSession>, bytes: &[u8]) -> Result<(), Over> {
     match Frame::decode(bytes).map_err(|error| format!("malformed frame: {error}"))? {
         Frame::Ping { token } => node.session.say(&Frame::Pong { token }),
         Frame::Pong { .. } => {}
@@ -56,7 +79,7 @@ fn control(hub: &Arc<Hub>, node: &Arc<NodeSession>, bytes: &[u8]) -> Result<(), 
         Frame::Prekey { signed } => prekey(hub, node, signed.0)?,
         Frame::Description { digest, bytes } => description(hub, node, digest, bytes.0)?,
         Frame::BlobGet { digest, offset } => blob(hub, node, digest, offset)?,
-        Frame::Goodbye { .. } => return Err(String::new()),
+        Frame::Goodbye { .. } => return Err(Over::Goodbye),
         _ => return Err("a frame that nodes do not send".into()),
     }
     Ok(())
@@ -90,40 +113,51 @@ fn announce(hub: &Arc<Hub>, node: &Arc<NodeSession>, signed: Vec<u8>) -> Result<
         return Err("the announce is not for this fleet".into());
     }
     let content = AnnounceContent::from_bytes(&announce.content.0).map_err(|error| format!("malformed announce: {error}"))?;
-    let digests: Vec<Digest> = content.packs.iter().map(|pack| Digest(pack.description)).collect();
     let node = node.clone();
-    hub.store.submit(move |db| log(keep_announce(db, &node, &signed, digests))).map_err(|full| full.to_string())
+    hub.store.submit(move |db| log(keep_announce(db, &node, signed, Digest(content.packs)))).map_err(|full| full.to_string())
 }
 
-/// Keeps an announce, and asks for the descriptions it names that nobody has sent yet.
-fn keep_announce(db: &mut Db, node: &NodeSession, signed: &[u8], digests: Vec<Digest>) -> Result<(), Failure> {
-    db.put_announce(&node.id, signed)?;
-    let unknown = db.unknown_descriptions(digests, clock::now())?;
-    node.state().wanted.clone_from(&unknown);
-    for digest in unknown {
+/// Keeps an announce once the list of packs it names is here, and asks for what nobody has sent yet: an operator that
+/// sees the announce finds the list.
+fn keep_announce(db: &mut Db, node: &NodeSession, signed: Vec<u8>, list: Digest) -> Result<(), Failure> {
+    if !db.unknown_descriptions(vec![list], clock::now())?.is_empty() {
+        node.state().awaited = Some((list, signed.into()));
+        node.session.say(&Frame::Want { digest: list });
+        return Ok(());
+    }
+    node.state().awaited = None;
+    db.put_announce(&node.id, &signed)?;
+    // What is kept under its digest was read before it was kept.
+    let packs = db.description(&list)?.and_then(|bytes| PackList::from_bytes(&bytes).ok()).unwrap_or_default();
+    let digests = packs.0.iter().map(|pack| Digest(pack.description)).collect();
+    for digest in db.unknown_descriptions(digests, clock::now())? {
         node.session.say(&Frame::Want { digest });
     }
     Ok(())
 }
 
-fn description(hub: &Arc<Hub>, node: &NodeSession, digest: Digest, bytes: Vec<u8>) -> Result<(), String> {
-    let asked = {
-        let mut state = node.state();
-        let before = state.wanted.len();
-        state.wanted.retain(|wanted| *wanted != digest);
-        state.wanted.len() < before
-    };
-    // One that was asked for before a newer announce came is simply too late.
-    if !asked {
-        return Ok(());
-    }
+/// A list of packs or a description, asked for or ahead of the announce that names it. Its digest is its name: whoever
+/// sends it, it is what it is, and what is used by nobody is forgotten first.
+fn description(hub: &Arc<Hub>, node: &Arc<NodeSession>, digest: Digest, bytes: Vec<u8>) -> Result<(), String> {
     if sha256(&bytes) != digest {
-        return Err("a description has another digest than it was asked for by".into());
+        return Err("a description has another digest than its own".into());
     }
-    PackDescription::from_bytes(&bytes).map_err(|error| format!("malformed description: {error}"))?;
-    hub.store
-        .submit(move |db| log(db.put_description(&digest, &bytes, clock::now()).map_err(Failure::from)))
-        .map_err(|full| full.to_string())
+    if let Err(error) = PackDescription::from_bytes(&bytes)
+        && PackList::from_bytes(&bytes).is_err()
+    {
+        return Err(format!("malformed description: {error}"));
+    }
+    let node = node.clone();
+    hub.store.submit(move |db| log(keep_description(db, &node, digest, &bytes))).map_err(|full| full.to_string())
+}
+
+fn keep_description(db: &mut Db, node: &NodeSession, digest: Digest, bytes: &[u8]) -> Result<(), Failure> {
+    db.put_description(&digest, bytes, clock::now())?;
+    let awaited = node.state().awaited.take_if(|(list, _)| *list == digest);
+    match awaited {
+        Some((list, signed)) => keep_announce(db, node, signed.into_vec(), list),
+        None => Ok(()),
+    }
 }
 
 fn blob(hub: &Arc<Hub>, node: &Arc<NodeSession>, digest: Digest, offset: u64) -> Result<(), String> {

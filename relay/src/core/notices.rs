@@ -68,7 +68,6 @@ impl Notices {
         let chain = Chain { grants: chain.to_vec() }.encode();
         db.put_notice(kind, &KeptNotice { signed: signed.to_vec(), chain, accepted_at: clock::now() })?;
         self.set(known);
-        tracing::info!(kind, "took a newer fleet-signed notice");
         Ok(true)
     }
 

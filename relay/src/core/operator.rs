@@ -3,44 +3,62 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use outhaul_protocol::error::Code;
 use outhaul_protocol::frame::{ChannelFrame, Frame};
 
-use super::asks;
+use super::connection::{Over, Peer};
 use super::hub::Hub;
 use super::pairings::End;
-use super::sessions::OperatorSession;
+use super::sessions::{OperatorSession, Session};
+use super::{asks, clock};
 
-/// One frame. An error ends the session; the peer is told.
-pub(crate) fn receive(hub: &Arc<Hub>, operator: &Arc<OperatorSession>, bytes: Bytes) -> Result<(), String> {
-    operator.session.hear();
-    match ChannelFrame::peek(&bytes) {
-        Some(Ok(ChannelFrame::Data { channel, .. })) => hub.channels.forward(&operator.session, &channel, bytes),
-        Some(Ok(ChannelFrame::Open { channel, node, .. })) => {
-            let node = hub.sessions.node(&node);
-            hub.channels.open(operator, node, &channel, bytes);
+impl Peer for OperatorSession {
+    fn session(&self) -> &Session {
+        &self.session
+    }
+
+    fn come(self: &Arc<Self>, hub: &Arc<Hub>) {
+        hub.sessions.add_operator(self);
+        if self.authority.stands(clock::reading(), &hub.notices.known().revoked).is_err() {
+            self.session.end(Code::Revoked.as_str(), "your grants do not stand any more");
         }
-        Some(Ok(ChannelFrame::Close { channel, code })) => hub.channels.closed_by(&operator.session, &channel, code),
-        Some(Err(error)) => return Err(goodbye(operator, &format!("malformed channel frame: {error}"))),
-        None => return control(hub, operator, &bytes),
+        tracing::debug!(operator = %self.id.short(), session = self.session.number, "operator connected");
     }
-    Ok(())
+
+    fn receive(self: &Arc<Self>, hub: &Arc<Hub>, bytes: Bytes) -> Result<(), Over> {
+        match ChannelFrame::peek(&bytes) {
+            Some(Ok(ChannelFrame::Data { channel, .. })) => hub.channels.forward(&self.session, &channel, bytes),
+            Some(Ok(ChannelFrame::Open { channel, node, .. })) => {
+                let node = hub.sessions.node(&node);
+                hub.channels.open(self, node, &channel, bytes);
+            }
+            Some(Ok(ChannelFrame::Close { channel, code })) => hub.channels.closed_by(&self.session, &channel, code),
+            Some(Err(error)) => return Err(format!("malformed channel frame: {error}").into()),
+            None => return control(hub, self, &bytes),
+        }
+        Ok(())
+    }
+
+    fn part(&self, reason: &str) {
+        tracing::debug!(operator = %self.id.short(), session = self.session.number, reason, "operator disconnected");
+    }
+
+    fn leave(&self, hub: &Hub) {
+        hub.sessions.remove_operator(self);
+        hub.channels.operator_gone(self);
+        hub.pairings.operator_gone(self.session.number);
+    }
 }
 
-fn control(hub: &Arc<Hub>, operator: &Arc<OperatorSession>, bytes: &Bytes) -> Result<(), String> {
-    match Frame::decode(bytes) {
-        Ok(Frame::Ping { token }) => operator.session.say(&Frame::Pong { token }),
-        Ok(Frame::Pong { .. }) => {}
-        Ok(Frame::Request { id, body, control }) => asks::request(hub, operator, id, &body.0, control.0),
-        Ok(Frame::PairMessage { pairing, .. }) => hub.pairings.say(operator.session.number, pairing, bytes),
-        Ok(Frame::PairEnd { pairing, code, message }) => hub.pairings.end(End::Maker(operator.session.number), pairing, &code, &message),
-        Ok(Frame::Goodbye { .. }) => return Err("goodbye".into()),
-        Ok(_) => return Err(goodbye(operator, "a frame that operators do not send")),
-        Err(error) => return Err(goodbye(operator, &format!("malformed frame: {error}"))),
+fn control(hub: &Arc<Hub>, operator: &Arc<OperatorSession>, bytes: &Bytes) -> Result<(), Over> {
+    match Frame::decode(bytes).map_err(|error| format!("malformed frame: {error}"))? {
+        Frame::Ping { token } => operator.session.say(&Frame::Pong { token }),
+        Frame::Pong { .. } => {}
+        Frame::Request { id, body, control } => asks::request(hub, operator, id, &body.0, control.0),
+        Frame::PairMessage { pairing, .. } => hub.pairings.say(operator.session.number, pairing, bytes),
+        Frame::PairEnd { pairing, code, message } => hub.pairings.end(End::Maker(operator.session.number), pairing, &code, &message),
+        Frame::Goodbye { .. } => return Err(Over::Goodbye),
+        _ => return Err("a frame that operators do not send".into()),
     }
     Ok(())
-}
-
-fn goodbye(operator: &OperatorSession, what: &str) -> String {
-    let _ = operator.session.outbox.control(Frame::Goodbye { code: "bad_params".into(), message: what.into() }.encode());
-    what.into()
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use outhaul_protocol::cbor::Blob;
 use outhaul_protocol::error::{Code, Failure};
-use outhaul_protocol::frame::{Facts, Pending};
+use outhaul_protocol::frame::{Facts, PAIR_DONE, Pending};
 use outhaul_protocol::limits;
 use tokio::time::Instant;
 
@@ -33,8 +33,6 @@ const SLOTS_PER_SESSION: usize = 8;
 const GUESTS_PER_ADDRESS: usize = 16;
 /// Messages of one side in one run: an honest one has two.
 const MESSAGES: u32 = 4;
-/// What ends a run that came to its end.
-const DONE: &str = "done";
 
 /// Who made a code.
 #[derive(Debug, Clone)]
@@ -187,7 +185,7 @@ impl Pairings {
     fn done(&self, pairing: u64) {
         let mut state = self.state();
         let Some(run) = state.runs.remove(&pairing) else { return };
-        run.tell_guest(pairing, DONE, "");
+        run.tell_guest(pairing, PAIR_DONE, "");
         let same = |slot: &Slot| match (&slot.maker, &run.maker) {
             (Maker::Operator(one), Maker::Operator(other)) => one.session.number == other.session.number,
             (Maker::Relay(one), Maker::Relay(other)) => Arc::ptr_eq(one, other),

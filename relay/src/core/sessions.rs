@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use outhaul_link::outbox::{Outbox, Refused};
+use outhaul_link::outbox::{Meter, Outbox, Refused};
 use outhaul_protocol::cbor::Blob;
 use outhaul_protocol::chain::Authority;
 use outhaul_protocol::error::Code;
@@ -62,6 +62,12 @@ impl Session {
             let _ = self.outbox.control(Frame::Goodbye { code: code.into(), message: message.into() }.encode());
             self.stop.notify_one();
         }
+    }
+
+    /// Tells the peer what it did wrong, as the last word before its connection ends; gives the reason on.
+    pub(crate) fn blame(&self, what: String) -> String {
+        let _ = self.outbox.control(Frame::Goodbye { code: Code::BadParams.as_str().into(), message: what.clone() }.encode());
+        what
     }
 
     /// Waits until somebody ends it; the reason.
@@ -120,6 +126,8 @@ pub(crate) struct NodeSession {
     pub(crate) session: Session,
     pub(crate) key: PublicKey,
     pub(crate) id: KeyId,
+    /// bytes of openings that wait to be written to it
+    pub(crate) openings: Meter,
     pub(crate) state: Mutex<NodeState>,
 }
 
@@ -128,8 +136,8 @@ pub(crate) struct NodeSession {
 pub(crate) struct NodeState {
     pub(crate) heartbeat: Option<Box<[u8]>>,
     pub(crate) prekey: Option<Box<[u8]>>,
-    /// descriptions it was asked for
-    pub(crate) wanted: Vec<Digest>,
+    /// the newest announce, while the list of packs that it names has not come
+    pub(crate) awaited: Option<(Digest, Box<[u8]>)>,
     /// channels to it, with their openers
     pub(crate) channels: Vec<(ChannelId, KeyId)>,
     /// set when its clean-up has taken the channels
@@ -255,7 +263,7 @@ mod tests {
     use outhaul_protocol::keys::SecretKey;
 
     fn node(sessions: &Sessions, key: &PublicKey) -> Arc<NodeSession> {
-        Arc::new(NodeSession { session: sessions.begin(), key: *key, id: key.id(), state: Mutex::default() })
+        Arc::new(NodeSession { session: sessions.begin(), key: *key, id: key.id(), openings: Meter::default(), state: Mutex::default() })
     }
 
     #[tokio::test]

@@ -1,7 +1,8 @@
-//! Which command is meant, and what it takes: from the descriptions of a node's active packs. A description is
-//! addressed by its digest, which the node signed in its announce, so that it may come from anywhere and is kept.
+//! Which command is meant, and what it takes: from the list of a node's active packs and their descriptions. The list is
+//! addressed by the digest that the node signed in its announce, a description by its digest in the list, so that both
+//! may come from anywhere and are kept.
 
-use outhaul_protocol::describe::{AnnouncedPack, PackDescription};
+use outhaul_protocol::describe::{AnnouncedPack, PackDescription, PackList};
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::{Answer, Ask};
 use outhaul_protocol::keys::Digest;
@@ -24,13 +25,26 @@ pub struct Meant {
     pub pack: Option<Digest>,
 }
 
+/// The active packs of a node, as it announced them last: kept, or from the relay.
+pub async fn packs_of(session: &Session, node: &Known) -> Result<Vec<AnnouncedPack>, Failure> {
+    let Some(announce) = &node.announce else { return Ok(Vec::new()) };
+    let what = format!("the list of packs of `{}`", node.node.name);
+    let bytes = kept_or_fetched(session, &announce.content.packs, &what).await?;
+    let list = PackList::from_bytes(&bytes).map_err(|error| Failure::new(Code::BadSignature, format!("{what} is malformed: {error}")))?;
+    Ok(list.0)
+}
+
+/// The sorted names of the interfaces that answer on a node. Most announces have them.
+pub async fn capabilities_of(session: &Session, node: &Known) -> Result<Vec<String>, Failure> {
+    match node.announce.as_ref().and_then(|announce| announce.content.capabilities.clone()) {
+        Some(names) => Ok(names),
+        None => Ok(PackList(packs_of(session, node).await?).capabilities()),
+    }
+}
+
 /// The description of a pack: kept, or from the relay.
 pub async fn description_of(session: &Session, pack: &AnnouncedPack) -> Result<PackDescription, Failure> {
-    let kept = read_kept(&session.dialer.room, &pack.description);
-    let bytes = match kept {
-        Some(bytes) => bytes,
-        None => fetch(session, pack).await?,
-    };
+    let bytes = kept_or_fetched(session, &pack.description, &format!("the description of pack `{}`", pack.name)).await?;
     let malformed =
         |what: &dyn std::fmt::Display| Failure::new(Code::BadSignature, format!("the description of pack `{}` {what}", pack.name));
     let description = PackDescription::from_bytes(&bytes).map_err(|error| malformed(&format!("is malformed: {error}")))?;
@@ -40,15 +54,17 @@ pub async fn description_of(session: &Session, pack: &AnnouncedPack) -> Result<P
     }
 }
 
-async fn fetch(session: &Session, pack: &AnnouncedPack) -> Result<Vec<u8>, Failure> {
-    let Answer::Bytes { bytes } = session.link.ask(Ask::Description { digest: Digest(pack.description) }).await? else {
+async fn kept_or_fetched(session: &Session, digest: &[u8; 32], what: &str) -> Result<Vec<u8>, Failure> {
+    if let Some(bytes) = read_kept(&session.dialer.room, digest) {
+        return Ok(bytes);
+    }
+    let Answer::Bytes { bytes } = session.link.ask(Ask::Description { digest: Digest(*digest) }).await? else {
         return Err(unexpected("a description"));
     };
-    if PackDescription::digest_of(&bytes.0) != pack.description {
-        let text = format!("the relay gave another description of pack `{}` than the node signed", pack.name);
-        return Err(Failure::new(Code::DigestMismatch, text));
+    if PackDescription::digest_of(&bytes.0) != *digest {
+        return Err(Failure::new(Code::DigestMismatch, format!("the relay gave another thing for {what} than the node signed")));
     }
-    keep(&session.dialer.room, &pack.description, &bytes.0);
+    keep(&session.dialer.room, digest, &bytes.0);
     Ok(bytes.0)
 }
 
@@ -72,7 +88,7 @@ pub async fn find_command(session: &Session, node: &Known, name: &str) -> Result
     if let Some(command) = native::command_of(&name) {
         return Ok(Meant { command, pack: None });
     }
-    let packs = node.announce.as_ref().map_or(&[][..], |announce| &announce.content.packs);
+    let packs = packs_of(session, node).await?;
     let interface = name.split('.').next().unwrap_or_default();
     if let Some(pack) = packs.iter().find(|pack| pack.interfaces.iter().any(|known| known == interface)) {
         let description = description_of(session, pack).await?;
@@ -81,7 +97,7 @@ pub async fn find_command(session: &Session, node: &Known, name: &str) -> Result
         }
     }
     let mut all: Vec<String> = native::commands().into_iter().map(|command| command.name).collect();
-    for pack in packs {
+    for pack in &packs {
         all.extend(description_of(session, pack).await?.commands.into_iter().map(|command| command.name));
     }
     Err(unknown_command(&node.node.name, &name, &all))

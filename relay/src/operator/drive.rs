@@ -12,6 +12,7 @@ use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::Lookup;
 use outhaul_protocol::inner::Lane;
 use outhaul_protocol::limits;
+use outhaul_protocol::time::Time;
 
 use super::book::{Book, Known, Seen};
 use super::room::now;
@@ -52,8 +53,9 @@ impl Drive {
     pub async fn start(session: Session, seen: &Seen, spec: &CallSpec) -> Result<Drive, Failure> {
         let target = session.target(seen)?;
         let Session { dialer, link, book } = session;
-        let (channel, handle) = link.open(&dialer.caller(), &target, Some(spec), now()).await.map_err(|failure| dialer.explain(failure))?;
-        dialer.tell_newer(&channel, &seen.known);
+        let opened = link.open(&dialer.caller(), &target, Some(spec), now()).await;
+        let (channel, handle) = opened.map_err(|failure| by_its_clock(dialer.explain(failure), seen))?;
+        dialer.tell_newer(&channel, &seen.known).await;
         Ok(Drive::on(dialer, book, seen, link, (channel, handle)))
     }
 
@@ -61,8 +63,9 @@ impl Drive {
     pub async fn start_told(session: Session, seen: &Seen, spec: &CallSpec) -> Result<Drive, Failure> {
         let target = session.target(seen)?;
         let Session { dialer, link, book } = session;
-        let (channel, _) = link.open(&dialer.caller(), &target, None, now()).await.map_err(|failure| dialer.explain(failure))?;
-        dialer.tell_newer(&channel, &seen.known);
+        let opened = link.open(&dialer.caller(), &target, None, now()).await;
+        let (channel, _) = opened.map_err(|failure| by_its_clock(dialer.explain(failure), seen))?;
+        dialer.tell_newer(&channel, &seen.known).await;
         let handle = Some(channel.call(spec, now()).await?);
         Ok(Drive::on(dialer, book, seen, link, (channel, handle)))
     }
@@ -166,6 +169,40 @@ fn may_pass(code: Code) -> bool {
     matches!(code, Code::RelayUnreachable | Code::LinkLost | Code::NodeOffline | Code::Busy)
 }
 
+/// A node that refuses for time's sake says why in a bare code. What time it has, it has signed in its prekey, which is
+/// ten minutes old at most.
+fn by_its_clock(failure: Failure, seen: &Seen) -> Failure {
+    let (name, ours) = (&seen.known.node.name, now());
+    match &seen.prekey {
+        Some(prekey) if failure.code == Code::Expired && another_time(prekey.iat, ours) => {
+            let theirs = prekey.iat;
+            failure.hint(format!("the clock of `{name}` says {theirs}, the one here {ours}: set the wrong one right"))
+        }
+        _ => failure,
+    }
+}
+
+/// Whether a clock by which a prekey was made then cannot agree with ours.
+fn another_time(made: Time, ours: Time) -> bool {
+    let ahead = made > ours.plus(limits::CLOCK_SKEW_SECS);
+    let behind = made.plus(limits::PREKEY_SECS + limits::CLOCK_SKEW_SECS) < ours;
+    ahead || behind
+}
+
 fn unknown(why: &str) -> Failure {
     Failure::new(Code::LinkLost, format!("the call's outcome is unknown: {why}")).hint("it may have run; it was not sent again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prekey_tells_a_clock_that_is_off_and_not_one_that_is_merely_old() {
+        let ours = Time(1_795_257_215);
+        for (made, wrong) in [(ours, false), (ours.plus(120), false), (Time(ours.0 - 720), false), (ours.plus(121), true), (Time(0), true)]
+        {
+            assert_eq!(another_time(made, ours), wrong, "{made}");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use outhaul_protocol::pairing::{Offer, Welcome};
 use outhaul_protocol::signed::Signed;
 
 use super::book::{Book, Known};
-use super::room::{Fleet, now};
+use super::room::{Fleet, Room, now};
 
 /// How long a certificate lasts. It outlives its signer's grant on purpose: a node leaves by being revoked.
 const CERTIFICATE_SECS: u64 = 10 * 365 * 24 * 3600;
@@ -28,6 +28,8 @@ pub struct Enroller {
     pub key: Arc<SecretKey>,
     /// its grants
     pub chain: Vec<Blob>,
+    /// its folder, for whom its machines trust to publish
+    pub room: Room,
 }
 
 /// How a new node is to be called: by the operator's word, else the agent's, else its host's.
@@ -57,7 +59,7 @@ impl Enroller {
         let authority = self.fleet.authority(&self.chain)?;
         match authority.rights().enrol {
             Some(_) => Ok(()),
-            None => Err(Failure::new(Code::NotGranted, "your grant does not allow enrolling nodes")
+            None => Err(Failure::new(Code::NotGranted, "this operator's grant lacks the right `enrol`")
                 .hint("the owner gives it with `relay operator grant KEY … --enrol '*'`")),
         }
     }
@@ -73,6 +75,10 @@ impl Enroller {
     /// A certificate for the machine that a pairing brought.
     pub fn certify(&self, book: &mut Book, offer: &Offer, wish: &NameWish) -> Result<Known, Failure> {
         let id = offer.node.id();
+        if self.fleet.revoked.has_key(&id) {
+            return Err(Failure::new(Code::Revoked, format!("the key of that machine, {}, is revoked", id.short()))
+                .hint("it says how it gets a new one; `relay pair new` makes another code"));
+        }
         let before = book.known(&id)?;
         let name = choose(book, &id, offer, wish, before.as_ref())?;
         let node = Node {
@@ -117,7 +123,7 @@ impl Enroller {
             certificate,
             relays: Blob(relays.bytes().to_vec()),
             revocations: self.fleet.revocations.clone(),
-            publishers: Vec::new(),
+            publishers: self.room.pinned_publishers()?,
         })
     }
 }
@@ -135,7 +141,7 @@ fn choose(book: &Book, id: &KeyId, offer: &Offer, wish: &NameWish, before: Optio
             (false, _) => Err(Failure::new(Code::BadUsage, format!("`{}` is not a node's name", name.escape_debug()))
                 .hint("lower-case letters, digits and dashes, at most 63")),
             (true, true) => Err(Failure::new(Code::BadUsage, format!("another node is called `{name}`"))
-                .hint(format!("`--replace {name}` moves the name to the new machine"))),
+                .hint(format!("choose another with --name, or move it to the new machine: relay pair new --replace {name}"))),
         };
     }
     if let Some(known) = before {
@@ -157,13 +163,14 @@ mod tests {
     use super::*;
     use crate::operator::book::tests::Owner;
     use outhaul_protocol::keys::X25519Secret;
+    use outhaul_protocol::objects::Relays;
 
     fn offer(key: &SecretKey, name: Option<&str>) -> Offer {
         Offer { node: key.public(), mailbox: X25519Secret::generate().public(), name: name.map(str::to_owned) }
     }
 
     fn enroller(owner: &Owner) -> Enroller {
-        Enroller { fleet: owner.fleet.clone(), key: owner.key.clone(), chain: owner.chain.clone() }
+        Enroller { fleet: owner.fleet.clone(), key: owner.key.clone(), chain: owner.chain.clone(), room: owner.room.clone() }
     }
 
     #[test]
@@ -205,13 +212,30 @@ mod tests {
         let first = enroller.certify(&mut book, &offer(&one, None), &wish("bench")).expect("certifies");
         book.keep(&first).expect("keeps");
         let failure = enroller.certify(&mut book, &offer(&two, None), &wish("bench")).expect_err("taken");
-        assert_eq!((failure.code, failure.hint.as_deref()), (Code::BadUsage, Some("`--replace bench` moves the name to the new machine")));
+        assert_eq!(
+            (failure.code, failure.hint.as_deref()),
+            (Code::BadUsage, Some("choose another with --name, or move it to the new machine: relay pair new --replace bench"))
+        );
         assert!(enroller.certify(&mut book, &offer(&two, None), &wish("No")).is_err());
         let replace = NameWish { replace: Some(first.clone()), ..NameWish::default() };
         let second = enroller.certify(&mut book, &offer(&two, Some("x")), &replace).expect("replaces");
         assert_eq!((second.node.name.as_str(), second.node.replaces), ("bench", Some(first.id())));
         book.keep(&second).expect("keeps");
         assert_eq!(book.resolve("bench").expect("one"), Some(two.id()));
+    }
+
+    #[test]
+    fn a_new_machine_trusts_the_publishers_of_who_pairs_it() {
+        let owner = Owner::new();
+        let (enroller, mut book, key) = (enroller(&owner), owner.book(), SecretKey::generate());
+        let known = enroller.certify(&mut book, &offer(&key, Some("bench-1")), &NameWish::default()).expect("certifies");
+        let own = owner.room.publisher_or_new().expect("made").0.public();
+        let other = SecretKey::generate().public();
+        owner.room.name_publisher("acme", &other).expect("named");
+        let list = Relays { iss: owner.key.id(), aud: owner.fleet.key.id(), iat: now(), serial: 1, keys: vec![], urls: vec![] };
+        let fleet = Fleet { relays: Some(Signed::sign(&owner.key, &list)), ..owner.fleet.clone() };
+        let welcome = Enroller { fleet, ..enroller }.welcome(&known).expect("a welcome");
+        assert_eq!(welcome.publishers, [own, other]);
     }
 
     #[test]

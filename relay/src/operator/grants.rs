@@ -48,6 +48,8 @@ pub struct GrantText {
     chain: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     relays: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    publishers: Vec<String>,
 }
 
 /// What a grant's word holds, unproven: [`Room::adopt`] proves it.
@@ -59,11 +61,14 @@ pub struct Offered {
     pub chain: Vec<Blob>,
     /// the signed list of relays
     pub relays: Option<Vec<u8>>,
+    /// whom machines trust to publish that are paired by who gave it
+    pub publishers: Vec<PublicKey>,
 }
 
 impl GrantText {
-    fn of(fleet: &Fleet, chain: &[Blob]) -> Self {
+    fn of(fleet: &Fleet, chain: &[Blob], publishers: &[PublicKey]) -> Self {
         GrantText {
+            publishers: publishers.iter().map(ToString::to_string).collect(),
             fleet: fleet.key.to_string(),
             chain: chain.iter().map(|grant| STANDARD.encode(&grant.0)).collect(),
             relays: fleet.relays.as_ref().map(|relays| STANDARD.encode(relays.bytes())),
@@ -91,7 +96,9 @@ impl GrantText {
         let bytes = |text: &String| STANDARD.decode(text).map_err(|_| bad("a part of it is damaged"));
         let fleet = parts.fleet.parse().map_err(|_| bad("its fleet key is damaged"))?;
         let chain = parts.chain.iter().map(|grant| bytes(grant).map(Blob)).collect::<Result<_, _>>()?;
-        Ok(Offered { fleet, chain, relays: parts.relays.as_ref().map(bytes).transpose()? })
+        let publishers = parts.publishers.iter().map(|key| key.parse().map_err(|_| bad("a publisher's key in it is damaged")));
+        let publishers = publishers.collect::<Result<_, _>>()?;
+        Ok(Offered { fleet, chain, relays: parts.relays.as_ref().map(bytes).transpose()?, publishers })
     }
 }
 
@@ -139,7 +146,7 @@ pub fn give(room: &Room, fleet: &Fleet, wish: GrantWish) -> Result<([u8; 16], Gr
     check_grant(&grant, &fleet.key).map_err(|what| Failure::new(Code::BadUsage, format!("the grant {what}")))?;
     chain.push(Blob(Signed::sign(&key, &grant).into_bytes()));
     fleet.authority(&chain)?;
-    let text = GrantText::of(fleet, &chain);
+    let text = GrantText::of(fleet, &chain, &room.pinned_publishers()?);
     room.create("grants")?;
     let noted = serde_json::to_vec(&Noted { grant: text.clone() }).map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
     write_atomic(&room.path(format!("grants/{}.json", hex::encode(grant.cti))), &noted, PRIVATE)?;
@@ -167,10 +174,7 @@ pub fn given(room: &Room) -> Result<Vec<Grant>, Failure> {
 pub fn revoke(room: &Room, fleet: &Fleet, keys: &[KeyId], ctis: &[[u8; 16]]) -> Result<RevocationList, Failure> {
     let Signer { key, chain } = signer(room, fleet)?;
     if !chain.is_empty() {
-        fleet
-            .authority(&chain)?
-            .may_revoke()
-            .map_err(|refusal| Failure::from(refusal).hint("the owner gives the right with `relay operator grant KEY … --revoke`"))?;
+        fleet.authority(&chain)?.may_revoke()?;
     }
     let mut list = match &fleet.revocations {
         Some(known) => Signed::<Revocations>::from_bytes(&known.list.0)?.unverified().clone(),
@@ -190,6 +194,16 @@ pub fn revoke(room: &Room, fleet: &Fleet, keys: &[KeyId], ctis: &[[u8; 16]]) -> 
     let list = RevocationList { list: Blob(Signed::sign(&key, &list).into_bytes()), chain };
     room.take_revocations(fleet, &list)?;
     Ok(list)
+}
+
+/// A newer document of revocations with these keys in it, written here. Revoking the key one signs with would stop all
+/// one's own packs, and is never what was meant.
+pub fn revoke_publisher(room: &Room, fleet: &Fleet, key: &PublicKey) -> Result<RevocationList, Failure> {
+    if room.publisher()?.is_some_and(|own| own.public() == *key) {
+        return Err(Failure::new(Code::BadUsage, "that is the key this home signs packs with: every pack it signed would stop")
+            .hint("`relay publisher rotate` first, deploy again, then revoke the old one"));
+    }
+    revoke(room, fleet, &[key.id()], &[])
 }
 
 /// What `relay operator revoke ID` means: a grant given here by the start of its id, else an operator's key.
@@ -257,15 +271,17 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let room = Room::of(&Home::find(Some(dir.path().to_owned())).expect("a home"));
         let (key, _) = room.key_or_new().expect("a key");
+        let own = owner.room.publisher_or_new().expect("made").0;
         let (cti, text) = give(&owner.room, &owner.fleet, wish(&key.public())).expect("gives");
         let word = text.reveal().expect("a word");
-        let Offered { fleet, chain, relays } = GrantText::parse(&format!("{}\n{}", &word[..40], &word[40..])).expect("parses");
+        let Offered { fleet, chain, relays, publishers } = GrantText::parse(&format!("{}\n{}", &word[..40], &word[40..])).expect("parses");
+        assert_eq!(publishers, [own.public()], "machines they pair trust the same publishers");
         let authority = room.adopt(&fleet, &chain, relays.as_deref()).expect("joins");
         assert_eq!((*authority.holder(), chain.len()), (key.public(), 2));
         assert_eq!(room.chain().expect("a chain"), chain);
         assert_eq!(given(&owner.room).expect("notes").iter().map(|grant| grant.cti).collect::<Vec<_>>(), [cti]);
         let stranger = give(&owner.room, &owner.fleet, wish(&SecretKey::generate().public())).expect("gives").1;
-        let Offered { fleet, chain, relays } = GrantText::parse(&stranger.reveal().expect("a word")).expect("parses");
+        let Offered { fleet, chain, relays, .. } = GrantText::parse(&stranger.reveal().expect("a word")).expect("parses");
         assert_eq!(room.adopt(&fleet, &chain, relays.as_deref()).expect_err("not mine").code, Code::BadKey);
     }
 

@@ -8,6 +8,7 @@
 //! relays           the newest signed `relays`
 //! revocations      the newest signed `revocations`, with its chain and when it was accepted here
 //! operators.toml   names for other operators' keys
+//! publisher.key    signs packs; see [`super::publishers`] for what else there is about publishers
 //! grants/own       the chain this operator acts by; grants/ID.json what it gave to others
 //! nodes/ID.NAME    what is known of a node
 //! cache/DIGEST     descriptions of packs
@@ -302,8 +303,9 @@ impl Room {
 }
 
 fn nobody(dir: &Path) -> Failure {
-    Failure::new(Code::NotPaired, format!("`{}` belongs to no fleet yet", dir.display())).hint(
-        "on the owner's machine run `relay init` (or `relay serve`, which sets up one machine); elsewhere `relay operator show`, \
-         have that key granted, then `relay operator accept GRANT`",
+    Failure::new(Code::NotPaired, format!("there is no fleet in `{}` yet", dir.display())).hint(
+        "a fleet with its relay on this machine:  relay serve\n\
+         a fleet whose relay is elsewhere:        relay init\n\
+         somebody else's fleet:                   relay operator show, and have its owner grant that key",
     )
 }

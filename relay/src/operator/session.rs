@@ -74,6 +74,10 @@ impl Dialer {
     pub(crate) fn explain(&self, failure: Failure) -> Failure {
         match (failure.code, self.fleet.authority(&self.chain)) {
             (Code::RelayRefused | Code::NotGranted | Code::NotPaired | Code::Expired | Code::Revoked, Err(own)) => own,
+            (Code::Revoked, Ok(_)) => {
+                failure.hint("whoever gave the grant took it back; a new grant needs a new key where the key itself is revoked")
+            }
+            (Code::NotGranted, Ok(_)) => failure.hint("is it a relay of another fleet? `relay operator show` tells this operator's"),
             _ => failure,
         }
     }
@@ -89,11 +93,11 @@ impl Dialer {
     /// The operator as certificates know it.
     #[must_use]
     pub fn enroller(&self) -> Enroller {
-        Enroller { fleet: self.fleet.clone(), key: self.key.clone(), chain: self.chain.clone() }
+        Enroller { fleet: self.fleet.clone(), key: self.key.clone(), chain: self.chain.clone(), room: self.room.clone() }
     }
 
     /// Hands the node what it does not know yet: relays, revocations, its own newer certificate.
-    pub fn tell_newer(&self, channel: &Channel, node: &Known) {
+    pub async fn tell_newer(&self, channel: &Channel, node: &Known) {
         let theirs = channel.node();
         let mut newer = Vec::new();
         if let Some(relays) = self.fleet.relays.as_ref().filter(|relays| relays.serial > theirs.serials.relays) {
@@ -109,7 +113,7 @@ impl Dialer {
         }
         for (kind, signed, chain) in newer {
             // A channel that is over says so to the call on it.
-            let _ = channel.notify(kind, signed, chain);
+            let _ = channel.notify(kind, signed, chain).await;
         }
     }
 
@@ -140,7 +144,7 @@ pub(crate) fn target(room: &Room, relay: Option<&str>, ca: Option<PathBuf>) -> R
                 .hint("start `relay serve`, or name one with `--relay URL` or `relay use URL --relay-key FP`")
         })?,
     };
-    Ok(Target { url: RelayUrl::parse(&url)?, roots: Roots { ca: ca.or(config.ca) }, allow_plaintext: config.allow_plaintext })
+    Ok(Target { url: RelayUrl::parse(&url)?, roots: Roots { ca: ca.or(config.ca), floor: None }, allow_plaintext: config.allow_plaintext })
 }
 
 /// The id a record is sorted by, unproven.

@@ -1,6 +1,7 @@
 //! Frames of channels go where they belong, as they are, and nowhere else.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use outhaul_protocol::frame::ChannelFrame;
 use outhaul_protocol::keys::{SecretKey, random};
@@ -33,8 +34,55 @@ async fn bytes_pass_as_they_came_both_ways() {
     }
     operator.raw(ChannelFrame::Close { channel, code: "done" }.encode()).await;
     assert_eq!(node.closed(&channel).await, "done");
+    assert_eq!(operator.closed(&channel).await, "done");
     node.raw(ChannelFrame::Data { channel, noise: b"late" }.encode()).await;
     operator.settle().await;
+}
+
+#[tokio::test]
+async fn who_closes_a_channel_hears_so_behind_all_that_was_under_way() {
+    let world = World::new().await;
+    let (mut operator, mut node) = pair(&world).await;
+    let channel = random();
+    operator.open(channel, node.id()).await;
+    node.bytes().await.expect("the opening");
+    let data = ChannelFrame::Data { channel, noise: &[1; limits::NOISE] }.encode();
+    for _ in 0..3 {
+        node.raw(data.clone()).await;
+    }
+    node.settle().await;
+    operator.raw(ChannelFrame::Close { channel, code: "done" }.encode()).await;
+    for _ in 0..3 {
+        assert_eq!(operator.bytes().await.expect("data"), data);
+    }
+    assert_eq!(operator.closed(&channel).await, "done");
+}
+
+#[tokio::test]
+async fn openings_that_a_node_does_not_read_are_refused_and_do_not_cost_it_its_link() {
+    let world = World::new().await;
+    let (mut operator, mut node) = pair(&world).await;
+    // The node reads nothing: the kernel takes a few MiB, the relay one, then openings are turned away.
+    let mut passed = 0;
+    let turned_away = async {
+        loop {
+            let channel = random();
+            operator.raw(ChannelFrame::Open { channel, node: node.id(), noise: &[0; limits::NOISE] }.encode()).await;
+            operator.raw(ChannelFrame::Close { channel, code: "done" }.encode()).await;
+            match operator.closed(&channel).await.as_str() {
+                "done" => passed += 1,
+                other => return other.to_owned(),
+            }
+        }
+    };
+    let code = tokio::time::timeout(Duration::from_secs(60), turned_away).await.expect("turned away before that");
+    assert_eq!(code, "busy");
+    // What is in the way, an opening and an end each, is read; then the node is as reachable as before.
+    for _ in 0..2 * passed {
+        node.bytes().await.expect("keeps its link");
+    }
+    let last = operator.open([1; 16], node.id()).await;
+    assert_eq!(node.bytes().await.expect("keeps its link"), last);
 }
 
 #[tokio::test]
@@ -89,6 +137,7 @@ async fn a_node_carries_so_many_channels_of_one_operator_and_no_more() {
     operator.open([0xff; 16], node.id()).await;
     assert_eq!(operator.closed(&[0xff; 16]).await, "busy");
     operator.raw(ChannelFrame::Close { channel: [0; 16], code: "done" }.encode()).await;
+    assert_eq!(operator.closed(&[0; 16]).await, "done");
     operator.open([0xfe; 16], node.id()).await;
     operator.settle().await;
 }

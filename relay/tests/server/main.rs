@@ -5,4 +5,5 @@ mod fleet;
 mod pairing;
 mod registry;
 mod requests;
+mod windows;
 mod world;

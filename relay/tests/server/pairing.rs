@@ -186,6 +186,7 @@ async fn guests_send_pairing_frames_and_small_ones_only() {
     ] {
         let mut guest = world.guest(&Arc::new(SecretKey::generate())).await;
         guest.raw(frame).await;
+        assert_eq!(guest.goodbye().await, "bad_params");
         assert!(guest.bytes().await.is_none());
     }
 }

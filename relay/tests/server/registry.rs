@@ -1,35 +1,56 @@
 //! What the relay remembers and tells of nodes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use outhaul_protocol::cbor::Blob;
-use outhaul_protocol::describe::{AnnounceContent, AnnouncedPack, Heartbeat, PackDescription};
+use outhaul_protocol::describe::{AnnounceContent, AnnouncedPack, Heartbeat, Interface, PackDescription, PackList};
 use outhaul_protocol::error::Code;
 use outhaul_protocol::frame::{Answer, Ask, Frame, Lookup};
 use outhaul_protocol::keys::{Digest, SecretKey, X25519Secret, sha256};
 use outhaul_protocol::limits;
 use outhaul_protocol::objects::{Announce, Prekey, Rights};
 use outhaul_protocol::signed::Signed;
-use outhaul_relay::operator::{Dialer, Room, Session, now};
+use outhaul_relay::operator::{Dialer, Room, Session, capabilities_of, description_of, now, packs_of};
 
 use crate::world::{Peer, World};
 
-fn description() -> PackDescription {
-    PackDescription { name: "gpu".into(), version: "1.0.0".into(), digest: [1; 32], powers: vec![], interfaces: vec![], commands: vec![] }
+/// The packs of a node, described.
+fn packs(count: usize) -> Vec<PackDescription> {
+    let interface = |name: String| Interface { name, doc: None };
+    let pack = |at: usize| PackDescription {
+        name: format!("pack-{at}"),
+        version: "1.0.0".into(),
+        digest: [at as u8; 32],
+        powers: vec!["process".into()],
+        interfaces: vec![interface(format!("things_{at:02}")), interface(format!("a_longer_name_for_other_things_{at:02}"))],
+        commands: vec![],
+    };
+    (0..count).map(pack).collect()
 }
 
-fn announce(world: &World, key: &SecretKey) -> Vec<u8> {
-    let pack = AnnouncedPack {
-        name: "gpu".into(),
-        version: "1.0.0".into(),
-        digest: [1; 32],
-        description: description().digest(),
-        interfaces: vec!["gpu".into()],
+fn list(packs: &[PackDescription]) -> PackList {
+    let listed = |pack: &PackDescription| AnnouncedPack {
+        name: pack.name.clone(),
+        version: pack.version.clone(),
+        digest: pack.digest,
+        description: pack.digest(),
+        interfaces: pack.interfaces.iter().map(|interface| interface.name.clone()).collect(),
+        denied: vec!["process".into()],
+        waiting: Vec::new(),
     };
-    let content = AnnounceContent { packs: vec![pack], ..AnnounceContent::default() };
+    PackList(packs.iter().map(listed).collect())
+}
+
+fn announce(world: &World, key: &SecretKey, list: &PackList) -> Vec<u8> {
+    let content = AnnounceContent::default().with_packs(list);
     let announce =
         Announce { iss: key.id(), aud: world.fleet.id(), iat: now(), boot_count: 1, serial: 1, content: Blob(content.to_bytes()) };
     Signed::sign(key, &announce).into_bytes()
+}
+
+fn describe(digest: [u8; 32], bytes: Vec<u8>) -> Frame {
+    Frame::Description { digest: Digest(digest), bytes: Blob(bytes) }
 }
 
 fn prekey(world: &World, key: &SecretKey) -> Vec<u8> {
@@ -47,9 +68,11 @@ async fn node(world: &World) -> Peer {
 async fn what_a_node_says_is_told_with_the_hello_of_an_operator() {
     let world = World::new().await;
     let mut node = node(&world).await;
-    let (announce, prekey) = (announce(&world, &node.key), prekey(&world, &node.key));
+    let none = PackList::default();
+    let (announce, prekey) = (announce(&world, &node.key, &none), prekey(&world, &node.key));
     let figures = Heartbeat { cpu_percent: 1.0, memory_percent: 2.0, uptime_secs: 3, gpus: None }.to_bytes();
     node.send(&Frame::Prekey { signed: Blob(prekey.clone()) }).await;
+    node.send(&describe(none.digest(), none.to_bytes())).await;
     node.send(&Frame::Announce { signed: Blob(announce.clone()) }).await;
     node.send(&Frame::Heartbeat { figures: Blob(figures.clone()) }).await;
     node.settle().await;
@@ -64,29 +87,85 @@ async fn what_a_node_says_is_told_with_the_hello_of_an_operator() {
 }
 
 #[tokio::test]
-async fn a_description_is_asked_for_once_and_checked() {
+async fn an_announce_counts_once_its_list_is_here_and_each_thing_is_asked_for_once() {
     let world = World::new().await;
     let mut node = node(&world).await;
-    let (bytes, digest) = (description().to_bytes().expect("bytes"), Digest(description().digest()));
-    node.send(&Frame::Announce { signed: Blob(announce(&world, &node.key)) }).await;
-    assert_eq!(node.frame().await, Frame::Want { digest });
+    let packs = packs(1);
+    let (list, description) = (list(&packs), &packs[0]);
+    let signed = Frame::Announce { signed: Blob(announce(&world, &node.key, &list)) };
+    node.send(&signed).await;
+    assert_eq!(node.frame().await, Frame::Want { digest: Digest(list.digest()) });
+    assert_eq!(world.record(&node.id()).await.expect("known").announce, None, "nobody could read what it names");
+    node.send(&describe(list.digest(), list.to_bytes())).await;
+    assert_eq!(node.frame().await, Frame::Want { digest: Digest(description.digest()) });
+    assert!(world.record(&node.id()).await.expect("known").announce.is_some());
     let mut owner = world.owner().await;
-    assert!(owner.ask(&Ask::Description { digest }).await.is_err());
-    node.send(&Frame::Description { digest, bytes: Blob(bytes.clone()) }).await;
-    node.send(&Frame::Announce { signed: Blob(announce(&world, &node.key)) }).await;
+    let ask = Ask::Description { digest: Digest(description.digest()) };
+    assert!(owner.ask(&ask).await.is_err());
+    let bytes = description.to_bytes().expect("bytes");
+    node.send(&describe(description.digest(), bytes.clone())).await;
+    node.send(&signed).await;
     node.settle().await;
-    assert_eq!(owner.ask(&Ask::Description { digest }).await, Ok(Answer::Bytes { bytes: Blob(bytes) }));
+    assert_eq!(owner.ask(&ask).await, Ok(Answer::Bytes { bytes: Blob(bytes) }));
 }
 
 #[tokio::test]
-async fn a_description_with_another_digest_ends_the_session() {
+async fn what_goes_ahead_of_an_announce_is_not_asked_for() {
     let world = World::new().await;
     let mut node = node(&world).await;
-    let digest = Digest(description().digest());
-    node.send(&Frame::Announce { signed: Blob(announce(&world, &node.key)) }).await;
-    assert_eq!(node.frame().await, Frame::Want { digest });
-    node.send(&Frame::Description { digest, bytes: Blob(vec![1]) }).await;
-    assert_eq!(node.goodbye().await, "bad_params");
+    let packs = packs(2);
+    let list = list(&packs);
+    for pack in &packs {
+        node.send(&describe(pack.digest(), pack.to_bytes().expect("bytes"))).await;
+    }
+    node.send(&describe(list.digest(), list.to_bytes())).await;
+    node.send(&Frame::Announce { signed: Blob(announce(&world, &node.key, &list)) }).await;
+    node.settle().await;
+    // Answered behind all that on the store's thread: what it asked for would stand before the pong.
+    assert!(world.record(&node.id()).await.expect("known").announce.is_some());
+    node.send(&Frame::Ping { token: 1 }).await;
+    assert_eq!(node.frame().await, Frame::Pong { token: 1 });
+}
+
+#[tokio::test]
+async fn a_node_with_sixty_packs_shows_all_of_them() {
+    let world = World::new().await;
+    let key = Arc::new(SecretKey::generate());
+    let mut node = world.node(&key, "bench-1").await;
+    let packs = packs(60);
+    let list = list(&packs);
+    node.send(&Frame::Announce { signed: Blob(announce(&world, &key, &list)) }).await;
+    let mut wanted = HashMap::from([(Digest(list.digest()), list.to_bytes())]);
+    wanted.extend(packs.iter().map(|pack| (Digest(pack.digest()), pack.to_bytes().expect("bytes"))));
+    while !wanted.is_empty() {
+        let Frame::Want { digest } = node.frame().await else { panic!("a want") };
+        node.send(&describe(digest.0, wanted.remove(&digest).expect("asked for once"))).await;
+    }
+    node.settle().await;
+    let room = Room::of(&world.home);
+    let mut session = Session::open(Arc::new(Dialer::new(room, None, None).expect("a dialer"))).await.expect("connects");
+    let (seen, bad) = session.nodes().await.expect("answers");
+    assert!(bad.is_empty());
+    let known = &seen[0].known;
+    assert!(known.announce.as_ref().expect("announced").content.capabilities.is_none(), "so many do not fit");
+    assert_eq!(capabilities_of(&session, known).await.expect("from the list"), list.capabilities());
+    assert_eq!(list.capabilities().len(), 120);
+    let found = packs_of(&session, known).await.expect("the list");
+    assert_eq!(found, list.0);
+    for (pack, described) in found.iter().zip(&packs) {
+        assert_eq!(description_of(&session, pack).await.as_ref(), Ok(described));
+    }
+}
+
+#[tokio::test]
+async fn a_description_with_another_digest_or_of_nothing_ends_the_session() {
+    let world = World::new().await;
+    let key = Arc::new(SecretKey::generate());
+    for (digest, bytes) in [([1; 32], vec![0x80]), (sha256(&[1]).0, vec![1])] {
+        let mut node = world.node(&key, "bench-1").await;
+        node.send(&describe(digest, bytes)).await;
+        assert_eq!(node.goodbye().await, "bad_params");
+    }
 }
 
 #[tokio::test]
@@ -95,8 +174,8 @@ async fn a_node_signs_for_itself_and_for_this_fleet() {
     let node_key = Arc::new(SecretKey::generate());
     let other = SecretKey::generate();
     for frame in [
-        Frame::Announce { signed: Blob(announce(&world, &other)) },
-        Frame::Announce { signed: Blob(announce(&stranger, &node_key)) },
+        Frame::Announce { signed: Blob(announce(&world, &other, &PackList::default())) },
+        Frame::Announce { signed: Blob(announce(&stranger, &node_key, &PackList::default())) },
         Frame::Announce { signed: Blob(prekey(&world, &node_key)) },
         Frame::Prekey { signed: Blob(prekey(&world, &other)) },
         Frame::Prekey { signed: Blob(prekey(&stranger, &node_key)) },

@@ -120,8 +120,19 @@ impl World {
     }
 
     async fn dial(&self, role: Role, key: &SecretKey, credential: Vec<u8>, lookup: Option<Lookup>) -> Result<Connected, Failure> {
-        let url = RelayUrl::parse(&self.relay.url().to_string()).expect("a URL");
-        let target = Target { url, roots: Roots { ca: self.ca.clone() }, allow_plaintext: false };
+        self.dial_at(&self.relay.url().to_string(), role, key, credential, lookup).await
+    }
+
+    async fn dial_at(
+        &self,
+        url: &str,
+        role: Role,
+        key: &SecretKey,
+        credential: Vec<u8>,
+        lookup: Option<Lookup>,
+    ) -> Result<Connected, Failure> {
+        let url = RelayUrl::parse(url).expect("a URL");
+        let target = Target { url, roots: Roots { ca: self.ca.clone(), floor: None }, allow_plaintext: false };
         let expected = *self.relay.key();
         let trust = |shown: &PublicKey| if *shown == expected { Ok(()) } else { Err(Failure::new(Code::BadKey, "another relay")) };
         dial(&target, Identity { role, key, credential: Blob(credential), lookup }, trust).await
@@ -145,6 +156,18 @@ impl World {
     pub(crate) async fn owner(&self) -> Peer {
         let connected = self.try_operator(&self.key, &self.chain, None).await.expect("lets the owner in");
         Peer { connected, key: self.key.clone(), counter: 0 }
+    }
+
+    /// The owner, by another way to the relay.
+    pub(crate) async fn owner_at(&self, port: u16) -> Peer {
+        let (url, chain) = (format!("ws://127.0.0.1:{port}"), Chain { grants: self.chain.clone() }.encode());
+        let connected = self.dial_at(&url, Role::Operator, &self.key, chain, None).await.expect("lets the owner in");
+        Peer { connected, key: self.key.clone(), counter: 0 }
+    }
+
+    /// Where the relay listens.
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        ([127, 0, 0, 1], self.relay.url().port()).into()
     }
 
     /// An operator, as the link's client.

@@ -3,11 +3,10 @@
 //! temporary folders; both processes end with the story.
 
 use std::io::Write;
-use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use outhaul_tests::process::{Line, Process, Ran, binary};
+use outhaul_tests::process::{Line, Process, binary};
 use outhaul_tests::stage::{command, pack};
 
 /// What a step must end with.
@@ -28,37 +27,33 @@ struct Story {
 }
 
 impl Story {
-    fn step(&mut self, words: &str, shown: &str, program: &str, arguments: &[&str], ends: Ends) -> Result<Ran> {
+    fn step(&mut self, words: &str, shown: &str, program: &str, arguments: &[&str], ends: Ends) -> Result<()> {
         heading(words, shown);
         let home = if program == "relay" { self.relay_home.path() } else { self.agent_home.path() };
         let mut run = command(&binary(program)?, home);
-        run.args(arguments).current_dir(self.relay_home.path()).stdin(Stdio::null());
-        let ran = Ran::of(run.output()?);
-        print!("{}", indent(&ran.stdout));
-        print!("{}", indent(&ran.stderr));
+        run.args(arguments).current_dir(self.relay_home.path());
+        let (status, said) = Process::start_as_seen(run)?.finish()?;
+        said.iter().for_each(|line| println!("  {}", line.text()));
+        let code = status.code().with_context(|| format!("`{shown}` ended: {status}"))?;
         let right = match ends {
-            Ends::Well => ran.code == 0,
-            Ends::With(code) => ran.code == code,
-            Ends::WellOrWithout(code) => ran.code == 0 || ran.code == code,
+            Ends::Well => code == 0,
+            Ends::With(wanted) => code == wanted,
+            Ends::WellOrWithout(without) => code == 0 || code == without,
         };
-        anyhow::ensure!(right, "`{shown}` ended with status {}", ran.code);
-        if ran.code != 0 {
-            println!("  (exit status {})", ran.code);
+        anyhow::ensure!(right, "`{shown}` ended with status {code}");
+        if code != 0 {
+            println!("  (exit status {code})");
             if matches!(ends, Ends::WellOrWithout(_)) {
                 self.without.push(shown.to_owned());
             }
         }
-        Ok(ran)
+        Ok(())
     }
 }
 
 fn heading(words: &str, shown: &str) {
     println!("\n# {words}\n$ {shown}");
     let _ = std::io::stdout().flush();
-}
-
-fn indent(text: &str) -> String {
-    text.lines().map(|line| format!("  {line}\n")).collect()
 }
 
 fn show_until(process: &mut Process, wanted: &str) -> Result<Line> {
@@ -77,14 +72,14 @@ fn main() -> Result<()> {
     heading("A relay. The first run makes its keys and says what it made and where.", "relay serve --listen 127.0.0.1:0");
     let mut serve = command(&binary("relay")?, story.relay_home.path());
     serve.args(["serve", "--listen", "127.0.0.1:0"]);
-    let mut relay = Process::start(serve)?;
-    show_until(&mut relay, "listens on")?;
+    let mut relay = Process::start_as_seen(serve)?;
+    show_until(&mut relay, "next: ")?;
     let url = std::fs::read_to_string(story.relay_home.path().join("relay/address"))?.trim().to_owned();
 
     heading("A code for a new machine; the command waits until it is used.", "relay pair new");
     let mut new = command(&binary("relay")?, story.relay_home.path());
     new.args(["pair", "new"]);
-    let mut maker = Process::start(new)?;
+    let mut maker = Process::start_as_seen(new)?;
     let shown = show_until(&mut maker, "agent pair")?;
     let code = shown.text().split_whitespace().skip_while(|word| *word != "--code").nth(1).context("a code in the command")?.to_owned();
 
@@ -94,14 +89,13 @@ fn main() -> Result<()> {
     println!("\n# …and the first terminal says:");
     let (status, said) = maker.finish()?;
     anyhow::ensure!(status.success(), "`relay pair new` failed");
-    if let Some(line) = said.last() {
-        println!("  {}", line.text());
-    }
+    // What came before the code was used has been shown.
+    said.iter().skip_while(|line| !line.text().starts_with("waiting")).for_each(|line| println!("  {}", line.text()));
 
     heading("The agent dials out and listens on nothing.", "agent run &");
     let mut run = command(&binary("agent")?, story.agent_home.path());
     run.arg("run");
-    let mut agent = Process::start(run)?;
+    let mut agent = Process::start_as_seen(run)?;
     show_until(&mut agent, "connected")?;
 
     story.step("Who is there.", "relay nodes", "relay", &["nodes"], Ends::Well)?;
@@ -150,7 +144,7 @@ fn main() -> Result<()> {
     let mut live = command(&binary("relay")?, story.relay_home.path());
     live.args(["run", "bench-1", "--", "sh", "-c", script]);
     let began = Instant::now();
-    let mut live = Process::start(live)?;
+    let mut live = Process::start_as_seen(live)?;
     while let Some(line) = live.next_line() {
         println!("  {}   (after {:.1} s)", line.text(), began.elapsed().as_secs_f32());
     }

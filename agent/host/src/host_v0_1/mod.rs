@@ -9,6 +9,7 @@ pub(crate) mod kv;
 pub(crate) mod log;
 pub(crate) mod output;
 pub(crate) mod process;
+pub(crate) mod secrets;
 pub(crate) mod system;
 
 use std::future::Future;
@@ -22,12 +23,12 @@ use crate::state::State;
 /// The power an import names, when this version has it.
 pub(crate) fn power(import: &str) -> Option<Power> {
     let (name, version) = import.strip_prefix("outhaul:host/")?.split_once('@')?;
-    version.starts_with("0.1.").then(|| Power::parse(name)).flatten().filter(|power| power.is_ours())
+    version.starts_with("0.1.").then(|| Power::parse(name)).flatten().filter(|power| !power.is_wasi())
 }
 
 /// Links every interface; what needs streams is not there on the synchronous engine, which takes no pack that asks for it.
 pub(crate) fn link(linker: &mut Linker<State>, kind: Kind) -> wasmtime::Result<()> {
-    for power in Power::ALL.into_iter().filter(|power| power.is_ours()) {
+    for power in Power::ALL.into_iter().filter(|power| !power.is_wasi()) {
         let interface = &mut linker.instance(&format!("outhaul:host/{power}@0.1.0"))?;
         match power {
             Power::Output => output::link(interface, kind)?,
@@ -37,8 +38,9 @@ pub(crate) fn link(linker: &mut Linker<State>, kind: Kind) -> wasmtime::Result<(
             Power::System => system::link(interface)?,
             Power::Camera => camera::link(interface, kind)?,
             Power::Kv => kv::link(interface)?,
-            // WASI has it.
-            Power::Files => {}
+            Power::Secrets => secrets::link(interface)?,
+            // WASI has them.
+            Power::Http | Power::Files => {}
         }
     }
     Ok(())
@@ -65,6 +67,7 @@ mod tests {
         assert_eq!(power("outhaul:host/gpu@0.1.0"), Some(Power::Gpu));
         assert_eq!(power("outhaul:host/gpu@0.2.0"), None);
         assert_eq!(power("outhaul:host/teleport@0.1.0"), None);
+        assert_eq!(power("outhaul:host/http@0.1.0"), None);
         assert_eq!(power("outhaul:host/files@0.1.0"), None);
         assert_eq!(power("wasi:io/streams@0.2.0"), None);
     }

@@ -1,16 +1,18 @@
 //! The native powers: what a pack may ask of the machine, in plain Rust. Each module mirrors one interface of `outhaul:host`
-//! (same words, same units) and knows neither WebAssembly nor the network; the linker beside it translates.
+//! (same words, same units), `http` one of WASI; none knows WebAssembly, none but `http` the network. The linker beside it translates.
 //!
 //! A power that needs a grant takes the pack's name and its grant with each request, never from ambient state, so that a call keeps
 //! the grants it began with. A refusal is a sentence that ends with the command that would lift it.
 //!
-//! `gpu`, `system`, `camera`, `files` and `kv` block: run them on a blocking thread. `process` is async.
+//! `gpu`, `system`, `camera`, `files`, `kv` and `secrets` block: run them on a blocking thread. `process` and `http` are async.
 
 pub mod camera;
 pub mod files;
 pub mod gpu;
+pub mod http;
 pub mod kv;
 pub mod process;
+pub mod secrets;
 pub mod system;
 
 /// `text` as one word of a shell command line. A caller chose it and somebody may paste it, so that it must neither split, expand,

@@ -70,7 +70,7 @@ pub fn sensors() -> Result<Vec<Sensor>, SystemError> {
 pub fn heartbeat() -> Heartbeat {
     let (load, memory) = (ask(Sampler::load), memory());
     Heartbeat {
-        cpu_percent: load.map_or(0.0, |load| load.since_last.unwrap_or(load.since_start)),
+        cpu_percent: load.map_or(0.0, |load| tenth(load.since_last.unwrap_or(load.since_start))),
         memory_percent: memory.map_or(0.0, |memory| memory.percent),
         uptime_secs: uptime().unwrap_or(0),
     }
@@ -110,7 +110,7 @@ fn os() -> Os {
 
 fn cpu() -> Result<Cpu, SystemError> {
     ask(|sampler| {
-        let percent = sampler.load().since_last;
+        let percent = sampler.load().since_last.map(tenth);
         sampler.probe.refresh_cpu_specifics(CpuRefreshKind::nothing().with_frequency());
         let cores = sampler.probe.cpus();
         // Processors that carry no name in themselves (most ARM boards) leave the board's.
@@ -234,9 +234,14 @@ fn ask<T>(question: impl FnOnce(&mut Sampler) -> T) -> Result<T, SystemError> {
     }
 }
 
+/// To a tenth: more digits are noise of the measurement.
+fn tenth(percent: f32) -> f32 {
+    (percent * 10.0).round() / 10.0
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a percentage needs no 53 bits")]
 fn share(part: u64, whole: u64) -> f32 {
-    if whole == 0 { 0.0 } else { (part as f64 / whole as f64 * 100.0).clamp(0.0, 100.0) as f32 }
+    if whole == 0 { 0.0 } else { tenth((part as f64 / whole as f64 * 100.0).clamp(0.0, 100.0) as f32) }
 }
 
 #[cfg(test)]

@@ -97,15 +97,12 @@ type Interface<'linker> = LinkerInstance<'linker, State>;
 type Fd = Resource<Handle>;
 
 /// Does something with a handle where it blocks nobody.
-fn on<'a, H: Send + 'static, T: Send + 'a>(
+fn on<'a, H: Send + 'static, T: Send + 'static>(
     mut store: StoreContextMut<'a, State>,
     fd: &Fd,
     pick: impl FnOnce(&Handle) -> Result<H, ErrorCode>,
     work: impl FnOnce(H) -> Result<T, FilesError> + Send + 'static,
-) -> Answer<'a, T>
-where
-    T: 'static,
-{
+) -> Answer<'a, T> {
     let picked = store.data().table.get(fd).map(pick);
     Box::new(async move {
         let handle = match picked? {
@@ -113,7 +110,7 @@ where
             Err(code) => return Ok((Err(code),)),
         };
         let done = blocking(move || work(handle)).await?;
-        Ok((done.map_err(|error| code(&error, &store.data_mut().refusal)),))
+        Ok((done.map_err(|error| code(&error, &store.data_mut().hint)),))
     })
 }
 
@@ -165,7 +162,7 @@ fn resources(types: &mut Interface<'_>) -> wasmtime::Result<()> {
     types.func_wrap("filesystem-error-code", |store, (error,): (Resource<IoError>,)| {
         let state = store.data();
         let error = state.table.get(&error)?;
-        Ok((error.downcast_ref::<FilesError>().map(|error| code(error, &state.refusal)),))
+        Ok((error.downcast_ref::<FilesError>().map(|error| code(error, &state.hint)),))
     })
 }
 
@@ -177,7 +174,7 @@ fn preopens(preopens: &mut Interface<'_>) -> wasmtime::Result<()> {
             let (entries, errors) = blocking(move || files::Tree::open_all(&pack, &grant)).await?;
             for error in errors {
                 tracing::warn!(pack = store.data().pack(), reason = %error, "a granted folder is left out");
-                code(&error, &store.data().refusal);
+                code(&error, &store.data().hint);
             }
             let table = &mut store.data_mut().table;
             let opened = entries.into_iter().map(|entry| Ok((table.push(Handle::Dir(Arc::new(entry.dir)))?, entry.name)));
@@ -275,7 +272,7 @@ fn streams(types: &mut Interface<'_>) -> wasmtime::Result<()> {
                 Ok(_) => return Ok((Err(ErrorCode::BadDescriptor),)),
                 Err(code) => return Ok((Err(code),)),
             };
-            let writer: DynOutputStream = Box::new(Writer::new(file, at, Arc::clone(&state.refusal)));
+            let writer: DynOutputStream = Box::new(Writer::new(file, at, Arc::clone(&state.hint)));
             Ok((Ok(state.table.push(writer)?),))
         };
     types.func_wrap("[method]descriptor.write-via-stream", move |store, (fd, offset): (Fd, u64)| write(store, fd, Some(offset)))?;
@@ -306,7 +303,7 @@ fn paths(types: &mut Interface<'_>) -> wasmtime::Result<()> {
                 let state = store.data_mut();
                 Ok((match opened {
                     Ok(node) => Ok(state.table.push(Handle::of(node))?),
-                    Err(error) => Err(code(&error, &state.refusal)),
+                    Err(error) => Err(code(&error, &state.hint)),
                 },))
             })
         },
@@ -358,7 +355,7 @@ fn listings(types: &mut Interface<'_>) -> wasmtime::Result<()> {
             let state = store.data_mut();
             Ok((match listing {
                 Ok(listing) => Ok(state.table.push(Names { ready: VecDeque::new(), listing: Some(listing) })?),
-                Err(error) => Err(code(&error, &state.refusal)),
+                Err(error) => Err(code(&error, &state.hint)),
             },))
         })
     })?;
@@ -373,7 +370,7 @@ fn listings(types: &mut Interface<'_>) -> wasmtime::Result<()> {
                 Err(Some(listing)) => listing,
                 Err(None) => return Ok((Err(ErrorCode::Busy),)),
             };
-            let (read, listing) = blocking(move || (listing.next(), listing)).await?;
+            let (read, listing) = blocking(move || (listing.more(), listing)).await?;
             let state = store.data_mut();
             let names = state.table.get_mut(&names)?;
             names.listing = Some(listing);
@@ -381,7 +378,7 @@ fn listings(types: &mut Interface<'_>) -> wasmtime::Result<()> {
                 names.ready = more;
                 names.ready.pop_front().map(listed)
             });
-            Ok((next.map_err(|error| code(&error, &state.refusal)),))
+            Ok((next.map_err(|error| code(&error, &state.hint)),))
         })
     })
 }

@@ -75,7 +75,10 @@ async fn exports_that_are_no_commands_are_refused() {
 async fn imports_of_other_worlds_are_refused_by_name() {
     let import = async |import: &str| refused(component(&format!("(component (import {import}))"))).await.1;
     let offered = |name: &str| format!("pack `crafted` imports `{name}`, which this agent does not offer");
-    assert_eq!(import(r#""wasi:http/types@0.2.0" (instance)"#).await, offered("wasi:http/types@0.2.0"));
+    for http in ["wasi:http/types@0.3.0", "wasi:http/outgoing-handler@0.3.0", "wasi:http/incoming-handler@0.2.0", "outhaul:host/http@0.1.0"]
+    {
+        assert_eq!(import(&format!(r#""{http}" (instance)"#)).await, offered(http));
+    }
     assert_eq!(import(r#""wasi:cli/environment@0.3.0" (instance)"#).await, offered("wasi:cli/environment@0.3.0"));
     for name in ["gpu", "process", "kv"].map(|power| format!("outhaul:host/{power}@0.9.0")) {
         assert_eq!(import(&format!("\"{name}\" (instance)")).await, offered(&name));

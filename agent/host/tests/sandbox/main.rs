@@ -3,10 +3,13 @@
 mod ceilings;
 mod crafted;
 mod files;
+mod greed;
 mod kv;
 mod loading;
+mod outside;
 mod powers;
 mod streams;
 mod support;
 mod values;
 mod wasi;
+mod web;

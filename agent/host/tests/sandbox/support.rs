@@ -31,6 +31,7 @@ pub(crate) fn config() -> HostConfig {
         calls: 32,
         camera_test_pattern: true,
         kv: None,
+        outside: crate::outside::outside(),
     }
 }
 
@@ -59,9 +60,7 @@ pub(crate) fn all() -> Grants {
         system: true,
         process: Some(process::Grant { allow, ..process::Grant::default() }),
         camera: Some(camera::Grant { all: true, devices: Vec::new() }),
-        files: None,
-        kv: None,
-        time: None,
+        ..Grants::default()
     }
 }
 

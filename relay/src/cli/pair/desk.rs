@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use outhaul_protocol::cbor::Blob;
 use outhaul_protocol::describe::fact;
-use outhaul_protocol::error::Failure;
+use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::{Answer, Ask, Facts, Frame, Lookup};
 use outhaul_protocol::keys::KeyId;
 use outhaul_protocol::pairing::{Attempts, Awaiting, Code as PairingCode, Maker, Offer, PairingError, Proof};
@@ -38,9 +38,11 @@ pub(super) struct Desk<'a> {
     pub(super) session: &'a mut Session,
     code: Option<&'a PairingCode>,
     pin: Option<KeyId>,
-    pub(super) attempts: Attempts,
+    attempts: Attempts,
     wish: NameWish,
     runs: HashMap<u64, Run>,
+    /// certified, and has not said that it stored that: it may believe to be paired
+    unheard: Option<Known>,
 }
 
 impl<'a> Desk<'a> {
@@ -51,7 +53,17 @@ impl<'a> Desk<'a> {
         attempts: Attempts,
         wish: NameWish,
     ) -> Self {
-        Desk { session, code, pin, attempts, wish, runs: HashMap::new() }
+        Desk { session, code, pin, attempts, wish, runs: HashMap::new(), unheard: None }
+    }
+
+    /// Tells whoever is still trying that the code is gone: they need not wait.
+    pub(super) fn dismiss(mut self) {
+        let over = PairingError::UsedUp;
+        for (pairing, _) in self.runs.drain() {
+            let end = Frame::PairEnd { pairing, code: over.code().as_str().into(), message: over.to_string() };
+            // A link that is over has told them.
+            let _ = self.session.link.send(&end);
+        }
     }
 
     fn proof(&self) -> Proof<'_> {
@@ -62,7 +74,27 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// Takes a frame. An error is this side's: the wish cannot be met, or the link is over.
+    /// Tries left.
+    pub(super) fn left(&self) -> u32 {
+        self.attempts.left()
+    }
+
+    /// Whether wrong tries have used the code up. While a machine that knew it is still writing, they have not.
+    pub(super) fn used_up(&self) -> bool {
+        self.attempts.used_up() && self.unheard.is_none()
+    }
+
+    /// A failure as it is told where a machine was certified: that one may be paired all the same.
+    pub(super) fn explain(&self, failure: Failure) -> Failure {
+        let Some(known) = &self.unheard else { return failure };
+        let (name, id) = (&known.node.name, known.id().short());
+        let message = format!("{}; `{name}` ({id}) was certified, and has not said that it stored that", failure.message);
+        Failure { message, ..failure }
+            .hint("if `agent pair` says there that it is paired, it is, and `relay nodes` shows it once `agent run` connects; if not, make a new code")
+    }
+
+    /// Takes a frame. An error ends the pairing: the wish cannot be met, the link is over, or a machine that was certified
+    /// left.
     pub(super) async fn take(&mut self, frame: Frame) -> Result<Step, Failure> {
         match frame {
             Frame::PairOffer { pairing, message, facts, .. } if self.runs.len() < RUNS => match Maker::answer(self.proof(), &message.0) {
@@ -76,17 +108,23 @@ impl<'a> Desk<'a> {
             Frame::PairMessage { pairing, message } => match self.runs.remove(&pairing) {
                 Some(Run::Answered { maker, facts }) => self.confirm(pairing, *maker, &facts, &message.0).await,
                 Some(Run::Welcomed { awaiting, known }) => match awaiting.stored(&message.0) {
-                    Ok(_) => Ok(Step::Paired(known)),
-                    Err(error) => self.end(pairing, error),
+                    Ok(_) => {
+                        self.unheard = None;
+                        Ok(Step::Paired(known))
+                    }
+                    Err(error) => {
+                        self.end(pairing, error.clone())?;
+                        Err(error.into())
+                    }
                 },
                 None => Ok(Step::Nothing),
             },
-            Frame::PairEnd { pairing, message, .. } => {
-                if let Some(Run::Welcomed { known, .. }) = self.runs.remove(&pairing) {
-                    tracing::warn!(node = %known.node.name, reason = %escape_control(&message), "the machine was certified and left before it said that it stored that");
+            Frame::PairEnd { pairing, message, .. } => match self.runs.remove(&pairing) {
+                Some(Run::Welcomed { .. }) => {
+                    Err(Failure::new(Code::LinkLost, format!("the pairing ended early: {}", escape_control(&message))))
                 }
-                Ok(Step::Nothing)
-            }
+                _ => Ok(Step::Nothing),
+            },
             _ => Ok(Step::Nothing),
         }
     }
@@ -107,38 +145,47 @@ impl<'a> Desk<'a> {
         match made.await {
             Ok((known, awaiting, message)) => {
                 self.session.link.send(&Frame::PairMessage { pairing, message: Blob(message) })?;
+                self.unheard = Some(known.clone());
                 self.runs.insert(pairing, Run::Welcomed { awaiting: Box::new(awaiting), known: Box::new(known) });
                 Ok(Step::Nothing)
             }
             Err(failure) => {
-                self.session.link.send(&Frame::PairEnd {
-                    pairing,
-                    code: failure.code.as_str().into(),
-                    message: "the operator could not certify this machine".into(),
-                })?;
+                let message = match failure.code {
+                    Code::Revoked => "this machine's key is revoked",
+                    _ => "the operator could not certify this machine",
+                };
+                let code = failure.code.as_str().into();
+                self.session.link.send(&Frame::PairEnd { pairing, code, message: message.into() })?;
                 Err(failure)
             }
         }
     }
 
-    /// A certificate whose name is free here and, as far as the relay tells, elsewhere.
+    /// A certificate that follows what the relay knows of this machine, whose name is free here and, as far as the relay
+    /// tells, elsewhere.
     async fn certify(&mut self, offer: &Offer) -> Result<Known, Failure> {
         let enroller = self.session.dialer.enroller();
+        // Another operator may have paired it, or its last pairing may have ended too early to be noted here.
+        self.learn(Lookup { id: Some(offer.node.id()), name: None }).await?;
         for _ in 0..LOOKUPS {
             let known = enroller.certify(&mut self.session.book, offer, &self.wish)?;
             let before = self.session.book.names().count();
-            let lookup = Lookup { id: None, name: Some(known.node.name.clone()) };
-            if let Answer::Nodes { nodes } = self.session.link.ask(Ask::Nodes { lookup }).await? {
-                for record in &nodes {
-                    // What does not verify holds no name.
-                    let _ = self.session.book.learn(record);
-                }
-            }
+            self.learn(Lookup { id: None, name: Some(known.node.name) }).await?;
             if self.session.book.names().count() == before {
-                return enroller.certify(&mut self.session.book, offer, &self.wish);
+                break;
             }
         }
         enroller.certify(&mut self.session.book, offer, &self.wish)
+    }
+
+    async fn learn(&mut self, lookup: Lookup) -> Result<(), Failure> {
+        if let Answer::Nodes { nodes } = self.session.link.ask(Ask::Nodes { lookup }).await? {
+            for record in &nodes {
+                // What does not verify holds no name.
+                let _ = self.session.book.learn(record);
+            }
+        }
+        Ok(())
     }
 
     fn end(&mut self, pairing: u64, error: PairingError) -> Result<Step, Failure> {

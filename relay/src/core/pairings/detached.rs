@@ -146,7 +146,7 @@ fn welcome(
         certificate,
         relays: Blob(relays.to_vec()),
         revocations: known.revocations.as_deref().cloned(),
-        publishers: Vec::new(),
+        publishers: enrol.room.pinned_publishers()?,
     };
     confirmed.welcome(&enrol.key, &welcome).map_err(|error: PairingError| error.into())
 }

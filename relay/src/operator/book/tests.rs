@@ -66,7 +66,7 @@ impl Owner {
             serial,
             replaces,
         };
-        let enroller = Enroller { fleet: self.fleet.clone(), key: self.key.clone(), chain: self.chain.clone() };
+        let enroller = Enroller { fleet: self.fleet.clone(), key: self.key.clone(), chain: self.chain.clone(), room: self.room.clone() };
         record(enroller.sign(&node).expect("signs"))
     }
 

@@ -10,7 +10,7 @@ use outhaul_link::operator::Operator;
 use outhaul_link::outbox::Outbox;
 use outhaul_link::pump;
 use outhaul_protocol::cbor::Blob;
-use outhaul_protocol::describe::{AnnounceContent, AnnouncedPack, Heartbeat, Interface, PackDescription, fact};
+use outhaul_protocol::describe::{AnnounceContent, AnnouncedPack, Heartbeat, Interface, PackDescription, PackList, fact};
 use outhaul_protocol::frame::{Answer, Ask, ChannelFrame, Frame, Lookup};
 use outhaul_protocol::keys::{Digest, KeyId, X25519Secret, random};
 use outhaul_protocol::limits;
@@ -160,23 +160,24 @@ fn announce(ends: &Ends, member: &Member, at: usize) -> Vec<u8> {
         (fact::MEMORY, "67108864000".into()),
         (fact::AGENT, "0.1.0".into()),
     ];
+    let facts = facts.map(|(key, value)| (key.to_owned(), value)).into();
+    let content = AnnounceContent { boot_count: 1, seq: 1, facts, ..AnnounceContent::default() }.with_packs(&list());
+    let announce =
+        Announce { iss: member.id(), aud: ends.fleet(), iat: now(), boot_count: 1, serial: 1, content: Blob(content.to_bytes()) };
+    Signed::sign(&member.key, &announce).into_bytes()
+}
+
+fn list() -> PackList {
     let packs = descriptions().into_iter().map(|pack| AnnouncedPack {
         name: pack.name.clone(),
         version: pack.version.clone(),
         digest: pack.digest,
         description: pack.digest(),
         interfaces: pack.interfaces.into_iter().map(|interface| interface.name).collect(),
+        denied: Vec::new(),
+        waiting: Vec::new(),
     });
-    let content = AnnounceContent {
-        boot_count: 1,
-        seq: 1,
-        facts: facts.map(|(key, value)| (key.to_owned(), value)).into(),
-        packs: packs.collect(),
-        counters: None,
-    };
-    let announce =
-        Announce { iss: member.id(), aud: ends.fleet(), iat: now(), boot_count: 1, serial: 1, content: Blob(content.to_bytes()) };
-    Signed::sign(&member.key, &announce).into_bytes()
+    PackList(packs.collect())
 }
 
 fn descriptions() -> Vec<PackDescription> {
@@ -200,6 +201,9 @@ fn answer(outbox: &Outbox, frame: &[u8]) -> Result<(), String> {
         Some(Ok(_)) => Ok(()),
         Some(Err(error)) => return Err(error.to_string()),
         None => match Frame::decode(frame) {
+            Ok(Frame::Want { digest }) if digest.0 == list().digest() => {
+                outbox.push(Frame::Description { digest, bytes: Blob(list().to_bytes()) }.encode(), None)
+            }
             Ok(Frame::Want { digest }) => match descriptions().iter().find(|pack| Digest(pack.digest()) == digest) {
                 Some(pack) => {
                     let bytes = pack.to_bytes().map_err(|failure| failure.to_string())?;
@@ -240,6 +244,8 @@ async fn carry(ends: &Ends, crowd: &Crowd) -> Result<()> {
                 let _ = arrived.send(noise.len());
                 outbox.push(ChannelFrame::Close { channel, code: "done" }.encode(), None).map_err(|why| why.to_string())
             }
+            // The echo of our own.
+            Some(Ok(ChannelFrame::Close { code: "done", .. })) => Ok(()),
             Some(Ok(ChannelFrame::Close { code, .. })) => Err(format!("the relay closed a channel: {code}")),
             Some(Ok(ChannelFrame::Open { .. })) => Ok(()),
             Some(Err(error)) => Err(error.to_string()),

@@ -13,7 +13,7 @@ use outhaul_protocol::frame::{Answer, Ask};
 use outhaul_protocol::keys::{random, sha256};
 use outhaul_protocol::limits;
 use outhaul_protocol::value::Value;
-use outhaul_relay::operator::Session;
+use outhaul_relay::operator::{Session, now};
 use outhaul_tests::stage::pack;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +47,7 @@ async fn sandboxes(effort: Effort) -> Result<Vec<Row>> {
         calls: limits::CALLS,
         camera_test_pattern: false,
         kv: None,
+        outside: outhaul_host::power::http::Outside::default(),
     })?;
     let devices = host.load(Bytes::from(std::fs::read(pack("fixtures/devices"))?)).await?;
     let (typed, grants) = (Typed::bind(&devices)?, Arc::new(Grants::default()));
@@ -124,7 +125,13 @@ async fn deploy(session: &Session, channel: &Channel, component: &[u8]) -> Resul
         ensure!(bytes > offset, "the relay stored nothing");
         offset = bytes;
     }
-    let params = vec![("digest".into(), Value::Text(digest.to_string())), ("size".into(), Value::Int(total.into()))];
+    let publisher = session.dialer.room.publisher_or_new()?.0;
+    let signature = publisher.publish(digest, &outhaul_protocol::pack::read(component)?, now(), None).into_bytes();
+    let params = vec![
+        ("digest".into(), Value::Text(digest.to_string())),
+        ("size".into(), Value::Int(total.into())),
+        ("signature".into(), Value::Bytes(signature)),
+    ];
     call(channel, &spec("pack.install", Value::Map(params))).await?;
     Ok(())
 }

@@ -327,7 +327,7 @@ pub struct Listed {
 
 impl Listing {
     /// The next names, none at the end. Names that are not UTF-8 cannot be said to a guest and are left out.
-    pub fn next(&mut self) -> Result<VecDeque<Listed>, FilesError> {
+    pub fn more(&mut self) -> Result<VecDeque<Listed>, FilesError> {
         let mut listed = VecDeque::new();
         while listed.len() < NAMES
             && let Some(entry) = self.names.read()

@@ -156,7 +156,7 @@ fn what_is_no_file_is_never_opened() {
 #[test]
 fn each_right_stands_for_itself() {
     let machine = Machine::new();
-    let list = |dir: &Dir| dir.list().and_then(|mut listing| listing.next());
+    let list = |dir: &Dir| dir.list().and_then(|mut listing| listing.more());
     let reader = machine.open("r");
     denied(list(&reader));
     denied(reader.open("a", WRITE));

@@ -219,7 +219,8 @@ fn check_variable(pack: &str, granted: &[String], name: &str) -> Result<(), Proc
     }
     if !granted.iter().any(|allowed| allowed == name) {
         return Err(ProcessError::Denied(format!(
-            "this machine's policy does not let pack `{pack}` set `{said}`; on that machine, in agent.toml: add it to `env` of `process` under [packs.{pack}]"
+            "this machine's policy does not let pack `{pack}` set `{said}`; on that machine: agent allow {pack} process --env {}",
+            shell_word(name)
         )));
     }
     Ok(())
@@ -235,8 +236,9 @@ fn directory(pack: &str, granted: &[PathBuf], asked: Option<&str>) -> Result<Opt
     let path = Path::new(asked);
     let denied = || {
         ProcessError::Denied(format!(
-            "this machine's policy does not let pack `{pack}` start a program in `{}`; on that machine, in agent.toml: add it to `cwd` of `process` under [packs.{pack}]",
-            shown(asked)
+            "this machine's policy does not let pack `{pack}` start a program in `{}`; on that machine: agent allow {pack} process --cwd {}",
+            shown(asked),
+            shell_word(asked)
         ))
     };
     if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {

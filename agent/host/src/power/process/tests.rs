@@ -161,7 +161,7 @@ async fn the_environment_is_ours_and_the_listed_names() {
     let known = ["PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "GREETING"];
     assert!(names.iter().all(|name| known.contains(name) || name.starts_with("LC_")), "the agent's own variables leak: {names:?}");
     let said = denial(spawn("system", &granted, with("NODE_OPTIONS", "x"), false).await);
-    assert!(said.contains("`NODE_OPTIONS`") && said.contains("[packs.system]"), "{said}");
+    assert!(said.contains("`NODE_OPTIONS`") && said.contains("agent allow system process --env NODE_OPTIONS"), "{said}");
     for name in ["LD_PRELOAD", "PATH", "GLIBC_TUNABLES", "LD_AUDIT"] {
         denial(spawn("system", &granted, with(name, "/tmp/evil.so"), false).await);
     }

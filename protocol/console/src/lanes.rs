@@ -28,16 +28,14 @@ impl Printer {
         let (pieces, mut queue) = mpsc::channel::<(Lane, Bytes)>(WAITING);
         let (tell, done) = oneshot::channel();
         std::thread::spawn(move || {
-            // Locked piece by piece: talk goes to the same stderr.
             let mut write = || -> io::Result<()> {
+                let mut stdout = unbuffered_stdout()?;
                 while let Some((lane, bytes)) = queue.blocking_recv() {
-                    if lane == Lane::Stderr {
-                        io::stderr().lock().write_all(&bytes)?;
-                        continue;
+                    match lane {
+                        // Locked piece by piece: talk goes to the same stderr.
+                        Lane::Stderr => io::stderr().lock().write_all(&bytes)?,
+                        _ => stdout.write_all(&bytes)?,
                     }
-                    let mut stdout = io::stdout().lock();
-                    stdout.write_all(&bytes)?;
-                    stdout.flush()?;
                 }
                 Ok(())
             };
@@ -61,6 +59,20 @@ impl Printer {
             _ => Ok(()),
         }
     }
+}
+
+/// stdout as it is: the standard library's own looks for line ends in every piece and writes what follows the last one
+/// apart.
+#[cfg(unix)]
+fn unbuffered_stdout() -> io::Result<File> {
+    use std::os::fd::AsFd as _;
+    io::stdout().lock().flush()?;
+    Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
+}
+
+#[cfg(not(unix))]
+fn unbuffered_stdout() -> io::Result<io::LineWriter<io::Stdout>> {
+    Ok(io::LineWriter::new(io::stdout()))
 }
 
 /// A file that takes its name when it is whole.
@@ -106,7 +118,7 @@ enum ResultLane {
 
 /// Where everything goes.
 #[derive(Debug)]
-pub(crate) struct Lanes {
+pub struct Lanes {
     printer: Option<Printer>,
     live: bool,
     stdout: Vec<u8>,
@@ -117,7 +129,7 @@ pub(crate) struct Lanes {
 
 impl Lanes {
     /// `live` prints output as it comes, else it is kept; `out` is where the result's bytes go.
-    pub(crate) fn new(live: bool, out: Option<&Path>) -> Result<Lanes, Failure> {
+    pub fn new(live: bool, out: Option<&Path>) -> Result<Lanes, Failure> {
         let result = match out {
             None => ResultLane::Kept(Vec::new()),
             Some(path) if path == Path::new("-") => ResultLane::Stdout,
@@ -127,7 +139,7 @@ impl Lanes {
     }
 
     /// Takes output. An error means that the call cannot go on here.
-    pub(crate) async fn take(&mut self, lane: Lane, bytes: Bytes) -> Result<(), Failure> {
+    pub async fn take(&mut self, lane: Lane, bytes: Bytes) -> Result<(), Failure> {
         match lane {
             Lane::Result => {
                 self.result_bytes += bytes.len() as u64;
@@ -153,7 +165,7 @@ impl Lanes {
     }
 
     /// Everything that was taken is written.
-    pub(crate) async fn drain(&mut self) -> Result<(), Failure> {
+    pub async fn drain(&mut self) -> Result<(), Failure> {
         match self.printer.take() {
             Some(printer) => printer.end().await,
             None => Ok(()),
@@ -161,7 +173,7 @@ impl Lanes {
     }
 
     /// The call is done and the result's bytes are whole: their file takes its name.
-    pub(crate) fn keep_file(&self) -> Result<(), Failure> {
+    pub fn keep_file(&self) -> Result<(), Failure> {
         match &self.result {
             ResultLane::File(whole) => whole.finish(),
             _ => Ok(()),
@@ -169,12 +181,12 @@ impl Lanes {
     }
 
     /// Bytes of the result lane.
-    pub(crate) fn result_bytes(&self) -> u64 {
+    pub fn result_bytes(&self) -> u64 {
         self.result_bytes
     }
 
     /// The result's bytes, where they were kept.
-    pub(crate) fn kept_result(&self) -> Option<&[u8]> {
+    pub fn kept_result(&self) -> Option<&[u8]> {
         match &self.result {
             ResultLane::Kept(kept) => Some(kept),
             _ => None,
@@ -182,7 +194,7 @@ impl Lanes {
     }
 
     /// stdout and stderr, where they were kept.
-    pub(crate) fn kept(&self) -> (&[u8], &[u8]) {
+    pub fn kept(&self) -> (&[u8], &[u8]) {
         (&self.stdout, &self.stderr)
     }
 }

@@ -11,14 +11,14 @@ use serde_json::{Value as Json, json};
 
 /// How a command's result is told.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Output {
+pub struct Output {
     /// as JSON
     pub json: bool,
 }
 
 impl Output {
     /// Data: a line or several, each ended.
-    pub(crate) fn data(self, text: &str) {
+    pub fn data(self, text: &str) {
         let mut stdout = io::stdout().lock();
         // A reader that is gone wants nothing more; there is nobody to tell.
         let _ = if text.is_empty() { Ok(()) } else { writeln!(stdout, "{}", text.trim_end_matches('\n')) };
@@ -26,22 +26,22 @@ impl Output {
     }
 
     /// Data as JSON on one line, out at once.
-    pub(crate) fn json(self, value: &Json) {
+    pub fn json(self, value: &Json) {
         self.data(&value.to_string());
     }
 
     /// Either form of the same data.
-    pub(crate) fn either(self, text: impl FnOnce() -> String, json: impl FnOnce() -> Json) {
+    pub fn either(self, text: impl FnOnce() -> String, json: impl FnOnce() -> Json) {
         if self.json { self.json(&json()) } else { self.data(&text()) }
     }
 
     /// Talk.
-    pub(crate) fn talk(self, text: &str) {
+    pub fn talk(self, text: &str) {
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 
     /// Tells a failure; gives the exit status.
-    pub(crate) fn fail(self, failure: &Failure) -> u8 {
+    pub fn fail(self, failure: &Failure) -> u8 {
         if self.json {
             self.json(&json!({"ok": false, "error": failure.to_json(None)}));
         } else {
@@ -52,12 +52,12 @@ impl Output {
 }
 
 /// Whether people see what is written to stderr.
-pub(crate) fn stderr_is_terminal() -> bool {
+pub fn stderr_is_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
 /// A failure as people read it.
-pub(crate) fn failure_text(failure: &Failure, detail: Option<&Type>) -> String {
+pub fn failure_text(failure: &Failure, detail: Option<&Type>) -> String {
     let mut text = format!("error: {}", escape_control_lines(&failure.message));
     // The sentence of a command's error often is its detail.
     let detail = failure.detail.as_ref().map(|value| value.render(detail)).filter(|detail| !text.contains(detail.as_str()));
@@ -82,7 +82,7 @@ fn indented(word: &str, text: &str) -> String {
 }
 
 /// Rows under heads, in columns; cells are escaped.
-pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+pub fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let escaped: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| escape_control(cell).into_owned()).collect()).collect();
     let width = |at: usize| escaped.iter().map(|row| row[at].chars().count()).chain([heads[at].chars().count()]).max().unwrap_or(0);
     let widths: Vec<usize> = (0..heads.len()).map(width).collect();
@@ -96,7 +96,7 @@ pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// A lane as JSON: text, or base64 where it is none.
-pub(crate) fn lane_json(bytes: &[u8]) -> Json {
+pub fn lane_json(bytes: &[u8]) -> Json {
     use base64::Engine as _;
     match std::str::from_utf8(bytes) {
         Ok(text) => text.into(),
@@ -105,7 +105,7 @@ pub(crate) fn lane_json(bytes: &[u8]) -> Json {
 }
 
 /// A result as people read it; nothing where there is nothing.
-pub(crate) fn result_text(value: &Value, ty: Option<&Type>) -> String {
+pub fn result_text(value: &Value, ty: Option<&Type>) -> String {
     match (value, ty) {
         (Value::Null, None) => String::new(),
         _ => value.render(ty),
