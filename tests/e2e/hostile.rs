@@ -11,10 +11,11 @@ use futures_util::future::join_all;
 use outhaul_home::Home;
 use outhaul_link::channel::{CallSpec, Outcome};
 use outhaul_protocol::cbor::Blob;
+use outhaul_protocol::error::Code;
 use outhaul_protocol::frame::{ChannelFrame, NodeRecord};
 use outhaul_protocol::keys::{KeyId, SecretKey, random};
 use outhaul_protocol::value::Value;
-use outhaul_relay::operator::{Dialer, Drive, Room, Session, now};
+use outhaul_relay::operator::{Dialer, Drive, Room, Session, now, packs_of};
 use outhaul_tests::hostile::{Hostile, Mischief};
 use outhaul_tests::stage::{Node, Stage};
 
@@ -305,9 +306,12 @@ fn old_news_and_nodes_of_its_own_are_not_believed() -> Result<()> {
         };
         // An announce from before the restart: the book keeps the newer one.
         scene.hostile.pretend(Some(NodeRecord { announce: old.announce.clone(), ..new.clone() }));
-        let (_, seen) = Session::with_node(scene.dialer()?, "bench-1").await?;
-        let order = seen.known.announce.context("an announce is known")?.order;
+        let (session, seen) = Session::with_node(scene.dialer()?, "bench-1").await?;
+        let order = seen.known.announce.as_ref().context("an announce is known")?.order;
         ensure!(order.0 == 2, "an announce of boot {} was believed after the second", order.0);
+        // A list of packs that the announce does not name.
+        let refused = packs_of(&session, &seen.known).await.err().map(|failure| failure.code);
+        ensure!(refused == Some(Code::DigestMismatch), "{refused:?}");
         // A prekey whose private half is gone.
         ensure!(pretend(NodeRecord { prekey: old.prekey.clone(), ..new.clone() }).await.is_err(), "an old prekey was answered");
         // A prekey the relay made, one of nobody, and a certificate that is none.

@@ -74,6 +74,20 @@ fn output_comes_as_it_is_produced() -> Result<()> {
 }
 
 #[test]
+fn a_lost_link_is_not_the_end_of_the_input() -> Result<()> {
+    let mut stage = Stage::start()?;
+    let _node = allowed(&stage, &["sh"])?;
+    let mut run = stage.begin(&["run", "bench-1", "--", "sh", "-c", "echo begun; read line; echo got $line"])?;
+    run.wait_for("begun")?;
+    stage.restart_relay()?;
+    run.wait_for("the call goes on")?;
+    run.say("more")?;
+    let (status, said) = run.finish()?;
+    assert!(status.success() && said.iter().any(|line| line.text() == "got more"), "{said:?}");
+    Ok(())
+}
+
+#[test]
 fn three_hundred_megabytes_arrive_byte_for_byte_through_bounded_memory() -> Result<()> {
     const BYTES: usize = 300_000_000;
     let mut stage = Stage::start()?;

@@ -10,6 +10,7 @@ use outhaul_link::accept::Acceptor;
 use outhaul_link::outbox::Outbox;
 use outhaul_link::pump;
 use outhaul_protocol::cbor::{Blob, Maybe};
+use outhaul_protocol::describe::PackList;
 use outhaul_protocol::frame::{Answer, Ask, ChannelFrame, ChannelId, Frame, NodeRecord, Role};
 use outhaul_protocol::keys::{KeyId, SecretKey};
 use tokio::net::TcpListener;
@@ -383,6 +384,8 @@ fn receive(state: &mut State, peer: &Peer, role: Role, bytes: &[u8]) {
             let answer = match Ask::decode(&body.0) {
                 Ok(Ask::Nodes { .. }) => Answer::Nodes { nodes: state.records() },
                 Ok(Ask::NodesAfter { .. }) => Answer::Nodes { nodes: Vec::new() },
+                // A list of packs, of no node's.
+                Ok(Ask::Description { .. }) => Answer::Bytes { bytes: Blob(PackList::default().to_bytes()) },
                 _ => Answer::Done {},
             };
             let reply = Frame::Reply { id, body: Maybe(Some(Blob(answer.encode()))), error: Maybe(None) };

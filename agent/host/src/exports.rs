@@ -282,6 +282,9 @@ fn named_unfit(ty: &types::Type) -> &'static str {
 }
 
 #[cfg(test)]
+mod both_ways;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

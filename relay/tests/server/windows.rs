@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use outhaul_protocol::limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::world::World;
 
@@ -35,39 +36,56 @@ fn binding(node: KeyId, channel: ChannelId) -> Binding {
     Binding { version: 1, fleet: KeyId([0; 32]), node, prekey: Digest([0; 32]), channel }
 }
 
-/// Answers openings, and sends in each channel as fast as it may.
-async fn sender(world: Arc<World>, key: Arc<SecretKey>, name: String, prekey: X25519Secret, waiting: Arc<watch::Sender<usize>>) {
-    let connected = world.node(&key, &name).await.connected;
-    let (outbox, budget) = (Outbox::new(limits::SOCKET_QUEUE / 4), Budget::new(connected.window));
-    let pipes = Mutex::new(HashMap::<ChannelId, Arc<Pipe>>::new());
-    let tasks = Mutex::new(tokio::task::JoinSet::new());
-    waiting.send_modify(|ready| *ready += 1);
-    let open = |channel: ChannelId, noise: &[u8]| {
-        let (responder, opened) = Responder::open(&binding(key.id(), channel), &prekey, noise).expect("opens");
-        let theirs = OpenPayload::decode(&opened.payload).expect("a payload").window;
-        let ours = budget.join(channel).expect("room");
-        let serials = Serials::default();
-        let answer =
-            OpenedPayload { boot: [0; 16], clock: 0, sure: false, certificate: 1, announce: Digest([0; 32]), serials, window: ours };
-        let (session, second) = responder.answer(&answer.encode()).expect("answers");
-        outbox.push(ChannelFrame::Data { channel, noise: &second }.encode(), None).expect("room");
-        let pipe = Pipe::new(session, outbox.clone(), budget.clone(), Windows { theirs, ours });
-        pipes.lock().expect("not poisoned").insert(channel, pipe.clone());
-        tasks.lock().expect("not poisoned").spawn(send(pipe, waiting.clone()));
-    };
-    let handler = |frame: Bytes| {
-        match ChannelFrame::peek(&frame) {
-            Some(Ok(ChannelFrame::Open { channel, noise, .. })) => open(channel, noise),
+/// A node's end: answers openings, and sends in each channel as fast as it may.
+struct Node {
+    id: KeyId,
+    prekey: X25519Secret,
+    outbox: Outbox,
+    budget: Budget,
+    pipes: HashMap<ChannelId, Arc<Pipe>>,
+    sending: JoinSet<()>,
+    waiting: Arc<watch::Sender<usize>>,
+}
+
+impl Node {
+    async fn serve(world: Arc<World>, key: Arc<SecretKey>, name: String, prekey: X25519Secret, waiting: Arc<watch::Sender<usize>>) {
+        let connected = world.node(&key, &name).await.connected;
+        let (outbox, budget) = (Outbox::new(limits::SOCKET_QUEUE / 4), Budget::new(connected.window));
+        let (pipes, sending) = (HashMap::new(), JoinSet::new());
+        waiting.send_modify(|ready| *ready += 1);
+        let mut node = Node { id: key.id(), prekey, outbox: outbox.clone(), budget, pipes, sending, waiting };
+        let handler = |frame: Bytes| {
+            node.frame(&frame);
+            Ok(())
+        };
+        pump(connected.socket, &outbox, handler, std::future::pending()).await;
+    }
+
+    fn frame(&mut self, frame: &[u8]) {
+        match ChannelFrame::peek(frame) {
+            Some(Ok(ChannelFrame::Open { channel, noise, .. })) => self.open(channel, noise),
             Some(Ok(ChannelFrame::Data { channel, noise })) => {
-                let pipe = pipes.lock().expect("not poisoned").get(&channel).cloned();
-                assert!(!matches!(pipe.expect("its own channel").receive(noise), Ok(Some(Received::Data { .. })) | Err(_)));
+                let said = self.pipes[&channel].receive(noise).expect("honest");
+                assert!(!matches!(said, Some(Received::Data { .. })), "the reader only reads");
             }
             Some(other) => panic!("{other:?}"),
             None => {}
         }
-        Ok(())
-    };
-    pump(connected.socket, &outbox, handler, std::future::pending()).await;
+    }
+
+    fn open(&mut self, channel: ChannelId, noise: &[u8]) {
+        let (responder, opened) = Responder::open(&binding(self.id, channel), &self.prekey, noise).expect("opens");
+        let theirs = OpenPayload::decode(&opened.payload).expect("a payload").window;
+        let ours = self.budget.join(channel).expect("room");
+        let serials = Serials::default();
+        let answer =
+            OpenedPayload { boot: [0; 16], clock: 0, sure: false, certificate: 1, announce: Digest([0; 32]), serials, window: ours };
+        let (session, second) = responder.answer(&answer.encode()).expect("answers");
+        self.outbox.push(ChannelFrame::Data { channel, noise: &second }.encode(), None).expect("room");
+        let pipe = Pipe::new(session, self.outbox.clone(), self.budget.clone(), Windows { theirs, ours });
+        self.pipes.insert(channel, pipe.clone());
+        self.sending.spawn(send(pipe, self.waiting.clone()));
+    }
 }
 
 async fn send(pipe: Arc<Pipe>, waiting: Arc<watch::Sender<usize>>) {
@@ -175,14 +193,14 @@ async fn read(world: Arc<World>, port: u16, nodes: Vec<(KeyId, X25519Public)>, c
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_busy_channels_leave_a_slow_reader_its_link_and_lose_no_byte() {
     let world = Arc::new(World::new().await);
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut tasks = JoinSet::new();
     let (waiting, mut ready) = watch::channel(0);
     let waiting = Arc::new(waiting);
     let mut nodes = Vec::new();
     for at in 0..NODES {
         let (key, prekey) = (Arc::new(SecretKey::generate()), X25519Secret::generate());
         nodes.push((key.id(), prekey.public()));
-        tasks.spawn(sender(world.clone(), key, format!("node-{at}"), prekey, waiting.clone()));
+        tasks.spawn(Node::serve(world.clone(), key, format!("node-{at}"), prekey, waiting.clone()));
     }
     // From here on the number is of those that wait or are done.
     ready.wait_for(|ready| *ready == NODES).await.expect("the nodes are there");

@@ -205,7 +205,8 @@ fn carried(address: IpAddr) -> Option<Ipv4Addr> {
     match address.segments() {
         // The loopback and unspecified addresses carry nothing, though they look as if.
         [0, 0, 0, 0, 0, 0, 0, 0..=1] => None,
-        [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] => at(0),
+        [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => at(0),
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] => at(0),
         [0x2002, ..] => at(80),
         // Teredo hides its client's address by inverting it.
         [0x2001, 0, ..] => Some(Ipv4Addr::from_bits(!(bits as u32))),
@@ -305,6 +306,7 @@ mod tests {
             ("2002:7f00:1::1", "127.0.0.1"),
             ("2001:0:1:2:3:4:80ff:fffe", "127.0.0.1"),
             ("::192.168.1.1", "192.168.1.1"),
+            ("::ffff:0:10.0.0.5", "10.0.0.5"),
         ] {
             let translator = named(&["::/0"]);
             assert_eq!(judge(ip(outer), &translator).map_err(|refused| refused.address), Err(ip(inner)), "{outer}");
