@@ -11,6 +11,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use outhaul_home::{Home, Lock};
 use outhaul_host::Power;
+use outhaul_host::power::kv;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::text::{escape_control, escape_control_lines};
 use serde_json::{Value as Json, json};
@@ -63,10 +64,10 @@ enum Command {
     Status,
     /// Grants a pack a power, in agent.toml; a running agent sees it at the next call.
     ///
-    /// POWER is process (ITEMs: programs), files (ITEMs: folders), camera (ITEMs: devices; all without), http (ITEMs:
-    /// hosts), secrets (ITEMs: names), gpu or system. Comments and order of the file stay. A grant to an embedded pack
-    /// belongs to its name; to a deployed one, to its name and publisher, in every version. A version that asks for more
-    /// powers than those you decided on waits for you: `agent policy show`.
+    /// POWER is process (ITEMs: programs), files (ITEMs: folders), kv (values the pack keeps), camera (ITEMs: devices; all
+    /// without), http (ITEMs: hosts), secrets (ITEMs: names), gpu or system. Comments and order of the file stay. A grant to
+    /// an embedded pack belongs to its name; to a deployed one, to its name and publisher, in every version. A version that
+    /// asks for more powers than those you decided on waits for you: `agent policy show`.
     ///
     /// A folder has its rights behind it: /srv/data:rl lets a pack read files and list what there is (the default), w
     /// change, add and remove, c only add.
@@ -204,7 +205,7 @@ struct Pair {
 struct Grant {
     /// A pack's name, or sha256:DIGEST for one version of it.
     pack: String,
-    /// process, files, camera, http, secrets, gpu or system.
+    /// process, files, kv, camera, http, secrets, gpu or system.
     power: String,
     /// Programs (a name or an absolute path, with a shape of its arguments or without), folders, cameras (such as video0),
     /// secrets' names, or hosts: api.example.org, *.example.net:8443, http://10.0.0.5:8080; without http:// a host is
@@ -242,6 +243,9 @@ struct Grant {
     /// MiB the folders may hold while the pack adds to them, what is there already included.
     #[arg(long, env = "OUTHAUL_GRANT_MAX_MIB", value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
     max_mib: Option<u64>,
+    /// KiB of values the pack may keep; 1024 otherwise.
+    #[arg(long, env = "OUTHAUL_GRANT_MAX_KIB", value_name = "KIB", value_parser = clap::value_parser!(u64).range(1..=kv::MOST_KIB))]
+    max_kib: Option<u64>,
 }
 
 impl Grant {
@@ -263,6 +267,7 @@ impl Grant {
             output_mib: self.output_mib,
             at: self.at.clone(),
             max_mib: self.max_mib,
+            max_kib: self.max_kib,
             web,
         }
     }
@@ -593,6 +598,7 @@ mod tests {
             "policy explain system process uname -a --all",
             "allow wasi files /srv/data:rl --at /data --max-mib 5",
             "allow system process uname --concurrent 2 --output-mib 5",
+            "allow thermal kv --max-kib 65536",
             "compile-pack",
         ] {
             parse(words).expect(words);
@@ -607,6 +613,7 @@ mod tests {
             "secret set token hunter2",
             "policy explain",
             "allow a process b --concurrent 0",
+            "allow a kv --max-kib 65537",
         ] {
             assert_eq!(parse(words).expect_err(words).exit_code(), 2, "{words}");
         }

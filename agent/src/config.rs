@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use outhaul_home::Home;
-use outhaul_host::power::{camera, files, http, process, secrets};
+use outhaul_host::power::{camera, files, http, kv, process, secrets};
 use outhaul_link::url::RelayUrl;
 use outhaul_protocol::error::Failure;
 use outhaul_protocol::keys::{Digest, PublicKey};
@@ -162,6 +162,9 @@ pub struct PackPolicy {
     /// Folders it may use.
     #[serde(deserialize_with = "folders")]
     pub files: Option<Vec<files::Folder>>,
+    /// KiB of values it may keep; none are a refusal.
+    #[serde(deserialize_with = "kv_grant")]
+    pub kv: Option<u64>,
     /// Figures of graphics processors.
     pub gpu: Option<bool>,
     /// The machine's figures.
@@ -285,6 +288,39 @@ fn at_least_one<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     between(from, 1, u64::from(u32::MAX))
 }
 
+/// `true`, `false` or `{ max_kib = … }`.
+fn kv_grant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    struct Quota;
+
+    impl<'de> Visitor<'de> for Quota {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "true, false or {{ max_kib = {} }}", kv::USUAL_KIB)
+        }
+
+        fn visit_bool<E: de::Error>(self, granted: bool) -> Result<u64, E> {
+            Ok(if granted { kv::USUAL_KIB } else { 0 })
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<u64, A::Error> {
+            #[derive(Deserialize)]
+            #[serde(deny_unknown_fields)]
+            struct Some {
+                #[serde(deserialize_with = "max_kib")]
+                max_kib: u64,
+            }
+            Some::deserialize(de::value::MapAccessDeserializer::new(map)).map(|some| some.max_kib)
+        }
+    }
+
+    from.deserialize_any(Quota).map(Some)
+}
+
+fn max_kib<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    between(from, 1, kv::MOST_KIB)
+}
+
 /// Folders; no two under one name.
 fn folders<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<files::Folder>>, D::Error> {
     let folders = Vec::<files::Folder>::deserialize(from)?;
@@ -397,8 +433,10 @@ publisher = "{key}"
 asked = ["camera", "system"]
 camera = {{ devices = ["video0"] }}
 system = false
+kv = true
 [packs."sha256:{hex}"]
 gpu = true
+kv = {{ max_kib = 5 }}
 "#
         );
         let config = parse(&text).expect("the contract's own example");
@@ -413,6 +451,7 @@ gpu = true
         assert_eq!((folders[1].name().as_str(), folders[1].rights.letters().as_str(), folders[1].max_mib), ("/srv/in", "c", Some(100)));
         let thermal = &config.packs[&PackKey::Name("thermal".into())];
         assert_eq!(thermal.camera, Some(camera::Grant { all: false, devices: vec!["video0".into()] }));
+        assert_eq!((thermal.system, thermal.digest.is_some(), thermal.kv), (Some(false), true, Some(1024)));
         assert_eq!((thermal.system, thermal.digest.is_some()), (Some(false), true));
         assert_eq!((&thermal.publisher, thermal.asked.as_deref()), (&Some(Key(key)), Some(&["camera".to_owned(), "system".into()][..])));
         assert_eq!((&config.publishers.trust["acme"], &config.publishers.refuse["other"]), (&Key(key), &Key(key)));
@@ -454,6 +493,9 @@ gpu = true
             "[packs.system]\nprocess = { allow = [{ program = \"df\", argv = [\"<1..x>\"] }] }",
             "[packs.system]\nprocess = { allow = [{ program = \"df\", arguments = [] }] }",
             "[packs.system]\nprocess = { allow = [{ program = \"df\", concurrent = 0 }] }",
+            "[packs.wasi]\nkv = 5",
+            "[packs.wasi]\nkv = { max_kib = 0 }",
+            "[packs.wasi]\nkv = { max_mib = 1 }",
             "[packs.wasi]\nfiles = [\"/srv\"]",
             "[packs.wasi]\nfiles = [{ path = \"srv\", read = true }]",
             "[packs.wasi]\nfiles = [{ path = \"/srv\" }]",

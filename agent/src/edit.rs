@@ -39,6 +39,8 @@ pub struct Items {
     pub at: Option<String>,
     /// MiB a folder may hold.
     pub max_mib: Option<u64>,
+    /// KiB of values that may be kept.
+    pub max_kib: Option<u64>,
 }
 
 impl Items {
@@ -52,6 +54,7 @@ impl Items {
             ("--output-mib", self.output_mib.is_some(), Power::Process),
             ("--at", self.at.is_some(), Power::Files),
             ("--max-mib", self.max_mib.is_some(), Power::Files),
+            ("--max-kib", self.max_kib.is_some(), Power::Kv),
             ("--method", !self.web.methods.is_empty(), Power::Http),
             ("--private", !self.web.private.is_empty(), Power::Http),
             ("--header", !self.web.headers.is_empty(), Power::Http),
@@ -118,6 +121,7 @@ impl ConfigEdit {
             Power::Secrets => add(table, "secrets", &items.items),
             Power::Files => folders::allow(table, items, &mut notes)?,
             Power::Gpu | Power::System => put(table, power.name(), true.into()),
+            Power::Kv => allow_kv(table, items.max_kib),
             Power::Output | Power::Log => notes.push(format!("`{}` is always granted; nothing to do", power.name())),
         }
         Ok(notes)
@@ -126,7 +130,7 @@ impl ConfigEdit {
     /// Takes a power away, or some of it. False when there was nothing to take.
     pub fn deny(&mut self, key: &PackKey, power: Power, items: &Items) -> Result<bool, Failure> {
         check(power, items, false)?;
-        let taken = matches!(power, Power::Process | Power::Camera | Power::Http | Power::Secrets | Power::Files);
+        let taken = !matches!(power, Power::Gpu | Power::System | Power::Output | Power::Log);
         if taken && self.document.get("packs").and_then(|packs| packs.get(key.to_string())).is_none() {
             return Ok(false);
         }
@@ -142,6 +146,8 @@ impl ConfigEdit {
             Power::Http => web::deny(table, items)?,
             Power::Secrets => take(table, "secrets", &items.items),
             Power::Files => folders::deny(table, &items.items)?,
+            Power::Kv if table.contains_key("kv") => put(table, "kv", false.into()),
+            Power::Kv => {}
             // Many packs have these by default: to take them away is to say so.
             Power::Gpu | Power::System => put(table, power.name(), false.into()),
             Power::Output | Power::Log => return Err(usage(format!("`{}` cannot be denied: every call has it", power.name()))),
@@ -203,6 +209,20 @@ fn allow_cameras(table: &mut dyn TableLike, devices: &[String]) -> Result<(), Fa
         }
     }
     Ok(())
+}
+
+/// Sets the quota; without a number, one that is there stays.
+fn allow_kv(table: &mut dyn TableLike, max_kib: Option<u64>) {
+    let granted = table.get("kv").is_some_and(|item| item.is_table_like() || item.as_bool() == Some(true));
+    match max_kib {
+        Some(kib) => {
+            let mut quota = toml_edit::InlineTable::new();
+            quota.insert("max_kib", i64::try_from(kib).unwrap_or(i64::MAX).into());
+            put(table, "kv", quota.into());
+        }
+        None if granted => {}
+        None => put(table, "kv", true.into()),
+    }
 }
 
 fn deny_cameras(table: &mut dyn TableLike, key: &PackKey, devices: &[String]) -> Result<(), Failure> {
@@ -407,6 +427,25 @@ calls = 9
             say(Power::Camera, &Items { max_secs: Some(1), ..Items::default() }),
         ];
         insta::assert_snapshot!(bad.join("\n"));
+    }
+
+    #[test]
+    fn a_quota_of_values_is_set_kept_and_taken() {
+        let (_dir, mut edit) = edit("");
+        let kib = |kib| Items { max_kib: Some(kib), ..Items::default() };
+        let mut after = |allow: bool, items: &Items| {
+            match allow {
+                true => drop(edit.allow(&name("thermal"), None, Power::Kv, items).expect("allowed")),
+                false => drop(edit.deny(&name("thermal"), Power::Kv, items).expect("denied")),
+            }
+            edit.text().lines().last().unwrap_or_default().to_owned()
+        };
+        assert_eq!(after(false, &Items::default()), "");
+        assert_eq!(after(true, &Items::default()), "kv = true");
+        assert_eq!(after(true, &kib(5)), "kv = { max_kib = 5 }");
+        assert_eq!(after(true, &Items::default()), "kv = { max_kib = 5 }", "what was said before stays");
+        assert_eq!(after(false, &Items::default()), "kv = false");
+        edit.save().expect("still good");
     }
 
     #[test]

@@ -247,6 +247,10 @@ impl Subject {
                 return self.found(Power::Files, items, false, line, why, Some(format!("agent allow {} files {item}", self.name)));
             };
             line = self.line(Power::Files, &[At::Item(number)]).0;
+            if self.grants.files.as_ref().is_some_and(|grant| grant.withholds(folder)) {
+                let why = format!("`{}` holds the agent's own folder, of which no policy gives anything away", folder.path.display());
+                return self.found(Power::Files, items, false, line, why, None);
+            }
             if !folder.rights.cover(wanted) {
                 let path = folder.path.display();
                 let why = format!("`{path}` is granted to {}, and not to {}", folder.rights, wanted.without(folder.rights));
@@ -283,6 +287,7 @@ impl Subject {
             Power::Process => table.process.is_some(),
             Power::Camera => table.camera.is_some(),
             Power::Files => table.files.is_some(),
+            Power::Kv => table.kv.is_some(),
             Power::Http => table.http.is_some(),
             Power::Secrets => !table.secrets.names.is_empty(),
             Power::Gpu => table.gpu.is_some(),

@@ -12,7 +12,7 @@
 mod vouched;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -30,8 +30,8 @@ use self::vouched::shelved;
 pub use crate::active::Active;
 use crate::active::Table;
 use crate::config::AgentConfig;
-use crate::outside;
 use crate::shelf::{Entry, Index, Shelf, Version};
+use crate::{outside, pins};
 
 /// The packs every agent has, by name.
 pub const EMBEDDED: [(&str, &[u8]); 3] = [
@@ -117,8 +117,9 @@ impl Secret for CacheKey {
     }
 }
 
-/// A host as an agent's configuration has it. Compiled code is kept in a folder, with the key that signs it, or nowhere.
-pub(crate) fn host(folder: Option<&Path>, config: &AgentConfig, outside: Outside) -> Result<Host, Failure> {
+/// A host as an agent's configuration has it. Compiled code is kept in a folder, with the key that signs it, or nowhere; what packs keep, in
+/// another.
+pub(crate) fn host(folder: Option<&Path>, config: &AgentConfig, outside: Outside, kv: Option<PathBuf>) -> Result<Host, Failure> {
     let key = match folder {
         Some(folder) => outhaul_home::load_or_create_secret_key(&folder.join("cache.key"), || CacheKey(Zeroizing::new(random())))?.0,
         None => CacheKey(Zeroizing::new(random())),
@@ -132,6 +133,7 @@ pub(crate) fn host(folder: Option<&Path>, config: &AgentConfig, outside: Outside
         memory_bytes: config.limits.memory_mib as usize * (1 << 20),
         calls: config.limits.calls,
         camera_test_pattern: config.camera.test_pattern,
+        kv,
         outside,
     })
 }
@@ -140,7 +142,9 @@ impl PackSet {
     /// Loads all packs of a home; compiled code comes from its cache.
     pub async fn open(home: &Home, config: &AgentConfig, trust: &Trust) -> Result<Self, Failure> {
         let agent = home.agent()?;
-        let host = host(Some(&agent), config, outside::of(home))?;
+        // By fleet: another one's packs find nothing of this one's.
+        let kv = pins::current_fleet(home)?.map(|fleet| agent.join("kv").join(fleet.to_string()));
+        let host = host(Some(&agent), config, outside::of(home), kv)?;
         PackSet::with(host, Shelf::new(&agent), trust).await
     }
 

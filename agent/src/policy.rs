@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use outhaul_home::Home;
-use outhaul_host::power::{files, process};
+use outhaul_host::power::{files, kv, process};
 use outhaul_host::{Grants, Power};
 use outhaul_protocol::error::Failure;
 use outhaul_protocol::keys::Digest;
@@ -56,6 +56,7 @@ impl Policy {
         let named = self.config.packs.get(&PackKey::Name(pack.to_owned()));
         let of_digest = self.config.packs.get(&PackKey::Digest(digest));
         let theirs = named.filter(|table| belongs(table, digest, origin));
+        grants.kv = kept(pack, digest, theirs, of_digest);
         for table in [theirs, of_digest].into_iter().flatten() {
             grants.gpu |= table.gpu == Some(true);
             grants.system |= table.system == Some(true);
@@ -114,6 +115,20 @@ impl Policy {
     }
 }
 
+/// What a pack may keep, and as whose. The values belong to the table that grants them, so that they outlive the versions it is for, and
+/// no pack gets at them that is not granted that table: a name's (and its publisher's) where it grants them, a digest's else.
+fn kept(pack: &str, digest: Digest, named: Option<&PackPolicy>, of_digest: Option<&PackPolicy>) -> Option<kv::Grant> {
+    let said = |table: Option<&PackPolicy>| table.and_then(|table| table.kv);
+    let (by_name, by_digest) = (said(named), said(of_digest));
+    let publisher = named.and_then(|table| table.publisher.as_ref());
+    let owner = match (by_name, publisher) {
+        (None | Some(0), _) => format!("sha256-{digest}"),
+        (Some(_), Some(key)) => format!("by-{}-{pack}", key.0.id()),
+        (Some(_), None) => format!("name-{pack}"),
+    };
+    by_digest.or(by_name).filter(|kib| *kib > 0).map(|max_kib| kv::Grant { max_kib, owner })
+}
+
 /// Whether a name's table is for this version.
 #[must_use]
 pub fn belongs(table: &PackPolicy, digest: Digest, origin: &Origin) -> bool {
@@ -137,6 +152,7 @@ pub fn is_granted(grants: &Grants, power: Power) -> bool {
         Power::Http => grants.http.is_some(),
         Power::Secrets => !grants.secrets.names.is_empty(),
         Power::Files => grants.files.is_some(),
+        Power::Kv => grants.kv.is_some(),
     }
 }
 
@@ -315,6 +331,24 @@ mod tests {
     }
 
     #[test]
+    fn values_belong_to_the_table_that_grants_them() {
+        let (mine, other) = (hex::encode(MINE), hex::encode(OTHER));
+        let text = format!(
+            "[packs.thermal]\ndigest = \"{mine}\"\nkv = true\n[packs.system]\nkv = {{ max_kib = 8 }}\n[packs.gpu]\nkv = false\n\
+             [packs.\"sha256:{other}\"]\nkv = {{ max_kib = 5 }}"
+        );
+        let policy = policy(&text);
+        let kept = |pack: &str, digest: &[u8; 32], embedded| policy.grants(pack, digest, embedded).kv.map(|kv| (kv.owner, kv.max_kib));
+        assert_eq!(kept("thermal", &MINE, false), Some(("name-thermal".into(), 1024)));
+        assert_eq!(kept("system", &MINE, true), Some(("name-system".into(), 8)));
+        // A deployed pack of that name is another pack, and keeps what it has apart.
+        assert_eq!(kept("system", &OTHER, false), Some((format!("sha256-{other}"), 5)));
+        assert_eq!(kept("thermal", &OTHER, false), Some((format!("sha256-{other}"), 5)));
+        assert_eq!(kept("system", &OTHER, true), Some(("name-system".into(), 5)));
+        assert_eq!((kept("gpu", &MINE, true), kept("camera", &MINE, true)), (None, None));
+    }
+
+    #[test]
     fn an_embedded_name_is_reserved_for_the_embedded_pack() {
         let policy = policy("[packs.system]\nprocess = { allow = [\"df\"] }");
         assert!(policy.grants("system", &MINE, true).process.is_some());
@@ -353,6 +387,15 @@ mod tests {
         assert!(camera(MINE, &by(&[1, 2])) && camera(MINE, &by(&[9, 1])), "keys of one publisher are one");
         assert!(!camera(MINE, &by(&[2])) && !camera(MINE, &Origin::Nobody) && !camera(MINE, &Origin::Embedded));
         assert!(policy.grants_by("other", &MINE, &by(&[1])).camera.is_none());
+    }
+
+    #[test]
+    fn values_are_a_publishers_whatever_version_or_key_it_signs_with() {
+        let policy = policy(&format!("[packs.thermal]\npublisher = \"{}\"\nkv = true", key(1)));
+        let owner = |digest: [u8; 32], origin: &Origin| policy.grants_by("thermal", &digest, origin).kv.map(|kv| kv.owner);
+        let mine = Some(format!("by-{}-thermal", key(1).id()));
+        assert_eq!([owner(MINE, &by(&[1])), owner(OTHER, &by(&[1])), owner(OTHER, &by(&[2, 1]))], [mine.clone(), mine.clone(), mine]);
+        assert_eq!(owner(MINE, &by(&[2])), None);
     }
 
     #[test]

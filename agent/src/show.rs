@@ -108,6 +108,7 @@ impl PackGrants {
                 "system": grants.system,
                 "process": grants.process,
                 "camera": grants.camera,
+                "kv": grants.kv,
                 "http": grants.http.as_deref(),
                 "secrets": grants.secrets,
                 "files": grants.files.as_ref().map(|grant| &grant.folders),
@@ -135,6 +136,7 @@ fn lines(grants: &Grants) -> Vec<(&'static str, String)> {
     lines.extend(grants.files.iter().flat_map(|grant| named("files", grant.folders.iter().map(folder).collect())));
     lines.extend(grants.http.as_ref().map(|http| ("http", http_line(http))));
     lines.extend(Some(&grants.secrets.names).filter(|names| !names.is_empty()).map(|names| ("secrets", listed(names))));
+    lines.extend(grants.kv.as_ref().map(|kv| ("kv", format!("{} KiB", kv.max_kib))));
     lines
 }
 
@@ -312,7 +314,20 @@ pub fn change(home: &Home, pack: &str, power: Power, items: &Items, allow: bool)
         Some(active) => PackGrants::of(&policy, active),
         None => absent(&policy, &whose.key),
     };
+    notes.extend(withheld(&now.grants));
     Ok(Change { changed, notes, now })
+}
+
+/// Folders that are granted in vain.
+fn withheld(grants: &Grants) -> Vec<String> {
+    let Some(grant) = &grants.files else { return Vec::new() };
+    let folders = grant.folders.iter().filter(|folder| grant.withholds(folder));
+    folders
+        .map(|folder| {
+            let path = folder.path.display();
+            format!("warning: `{path}` holds the agent's own folder, so the pack gets nothing of it; grant the folders beside it")
+        })
+        .collect()
 }
 
 /// What is granted and has no value yet: a pack's first request should not be the one to find out.
@@ -581,12 +596,30 @@ mod tests {
         let (_dir, home) = home();
         install(&home, "thermal", DEPLOYED);
         let text = "[packs.system]\nprocess = { allow = [\"df\", \"/usr/bin/uname\", { program = \"systemctl\", argv = [[\"status\", \"restart\"], \"nginx\"], concurrent = 2, output_mib = 16 }], env = [\"LANG\"], cwd = [\"/srv\"], max_secs = 3600 }\n\
-                    [packs.camera]\ncamera = { devices = [\"video0\"] }\n[packs.gpu]\nsystem = false\nfiles = [{ path = \"/srv/data\", read = true, list = true, at = \"/data\" }, { path = \"/srv/in\", create = true, max_mib = 5 }]\nsecrets = [\"token\"]\n[packs.thermal]\ncamera = true\n[packs.gone]\ncamera = true\n\
+                    [packs.camera]\ncamera = { devices = [\"video0\"] }\n[packs.gpu]\nsystem = false\nkv = true\nfiles = [{ path = \"/srv/data\", read = true, list = true, at = \"/data\" }, { path = \"/srv/in\", create = true, max_mib = 5 }]\nsecrets = [\"token\"]\n[packs.thermal]\ncamera = true\n[packs.gone]\ncamera = true\n\
                     [packs.gpu.http]\nhosts = [\"api.example.org\", \"http://10.0.0.5:8080\"]\nprivate = [\"10.0.0.5\"]\nheaders.\"api.example.org\" = { authorization = \"Bearer {secret:token}\" }\n";
         std::fs::write(home.join(FILE), format!("{}{text}", file(&home))).expect("written");
         let shown = Effective::read(&home).expect("read");
         insta::assert_snapshot!(shown.text().replace(&home.path().display().to_string(), "HOME"));
         assert_eq!(shown.json()["packs"][2]["powers"]["process"]["max_secs"], 3600);
+    }
+
+    #[test]
+    fn a_folder_that_holds_the_agents_own_is_granted_in_vain_and_it_is_said() {
+        let (dir, home) = home();
+        home.agent().expect("made");
+        let above = dir.path().to_str().expect("text");
+        let change = allow(&home, "system", Power::Files, &[above]).expect("allowed");
+        assert!(change.notes.iter().any(|note| note.contains("holds the agent's own folder")), "{:?}", change.notes);
+        let beside = dir.path().join("beside");
+        std::fs::create_dir(&beside).expect("made");
+        change_back(&home, above);
+        let change = allow(&home, "system", Power::Files, &[beside.to_str().expect("text")]).expect("allowed");
+        assert_eq!(change.notes, Vec::<String>::new());
+    }
+
+    fn change_back(home: &Home, folder: &str) {
+        change(home, "system", Power::Files, &words(&[folder]), false).expect("denied");
     }
 
     #[test]

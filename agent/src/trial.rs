@@ -127,6 +127,8 @@ fn read(file: &Path) -> Result<Bytes, Failure> {
 struct Trial {
     active: Active,
     size: usize,
+    /// what it keeps, for as long as it is tried
+    _values: tempfile::TempDir,
 }
 
 impl Trial {
@@ -140,12 +142,13 @@ impl Trial {
         let size = bytes.len();
         let outside = crate::outside::of(&Home::find(home.clone())?);
         let kept = (size >= KEEP_FROM).then(|| kept(home)).flatten();
-        let host = packs::host(kept.as_deref(), &config, outside)?;
+        let values = tempfile::tempdir().map_err(|error| Failure::new(Code::Internal, format!("make a folder for values: {error}")))?;
+        let host = packs::host(kept.as_deref(), &config, outside, Some(values.path().join("kv")))?;
         let active = Active::on_trial(host.load(bytes).await?)?;
         if let Some(folder) = &kept {
             sweep(&folder.join("cache"));
         }
-        Ok(Trial { active, size })
+        Ok(Trial { active, size, _values: values })
     }
 
     fn pack(&self) -> &Arc<Loaded> {

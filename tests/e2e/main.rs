@@ -14,6 +14,7 @@ mod hostile;
 mod middle;
 mod packs;
 mod pairing;
+mod powers;
 mod readers;
 mod refusals;
 mod restarts;

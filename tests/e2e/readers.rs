@@ -56,6 +56,7 @@ async fn both_readers_show_and_refuse_the_same() -> Result<()> {
         memory_bytes: 64 << 20,
         calls: 1,
         camera_test_pattern: false,
+        kv: None,
         outside: outhaul_host::power::http::Outside::default(),
     };
     let host = Host::new(config)?;

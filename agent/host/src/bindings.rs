@@ -16,11 +16,12 @@ pub(crate) mod v0_1 {
                 import outhaul:host/gpu@0.1.0;
                 import outhaul:host/system@0.1.0;
                 import outhaul:host/camera@0.1.0;
+                import outhaul:host/kv@0.1.0;
                 import outhaul:host/secrets@0.1.0;
             }
         ",
         with: { "outhaul:host/process.child": crate::host_v0_1::process::ChildHandle },
     });
 
-    pub(crate) use outhaul::host::{camera, gpu, log, output, process, secrets, system};
+    pub(crate) use outhaul::host::{camera, gpu, kv, log, output, process, secrets, system};
 }

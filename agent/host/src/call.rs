@@ -76,6 +76,7 @@ impl Pack {
             camera: self.camera,
             log: Arc::clone(&self.log),
             label,
+            kv: Arc::clone(&self.kv),
             outside: Arc::clone(&self.outside),
         });
         let mut store = self.store(state);

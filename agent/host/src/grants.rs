@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::power::{camera, files, http, process, secrets};
+use crate::power::{camera, files, http, kv, process, secrets};
 
 /// What a pack may ask for: an interface of `outhaul:host`, or a part of WASI that reaches the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,12 +27,24 @@ pub enum Power {
     Secrets,
     /// Folders of the machine, through WASI's file system.
     Files,
+    /// Values that outlive a call.
+    Kv,
 }
 
 impl Power {
     /// All of them.
-    pub const ALL: [Power; 9] =
-        [Power::Output, Power::Log, Power::Process, Power::Gpu, Power::System, Power::Camera, Power::Http, Power::Secrets, Power::Files];
+    pub const ALL: [Power; 10] = [
+        Power::Output,
+        Power::Log,
+        Power::Process,
+        Power::Gpu,
+        Power::System,
+        Power::Camera,
+        Power::Http,
+        Power::Secrets,
+        Power::Files,
+        Power::Kv,
+    ];
 
     /// Its name in WIT and in `agent.toml`.
     #[must_use]
@@ -47,6 +59,7 @@ impl Power {
             Power::Http => "http",
             Power::Secrets => "secrets",
             Power::Files => "files",
+            Power::Kv => "kv",
         }
     }
 
@@ -59,7 +72,7 @@ impl Power {
     /// Whether a call that was not signed may use it: what only reads, and what is the call's own.
     #[must_use]
     pub fn is_shared(self) -> bool {
-        !matches!(self, Power::Process | Power::Camera | Power::Http | Power::Secrets | Power::Files)
+        !matches!(self, Power::Process | Power::Camera | Power::Http | Power::Secrets | Power::Files | Power::Kv)
     }
 
     /// Whether packs import it as a standard interface of WASI and not as one of `outhaul:host`.
@@ -104,6 +117,8 @@ pub struct Grants {
     pub secrets: secrets::Grant,
     /// folders it may use
     pub files: Option<files::Grant>,
+    /// values it may keep
+    pub kv: Option<kv::Grant>,
     /// the longest a call may run by policy; a call that reaches it ends `limit_time`, one that reaches its caller's own deadline `deadline`
     pub time: Option<Duration>,
 }

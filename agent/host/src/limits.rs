@@ -40,6 +40,14 @@ pub(crate) const OPEN_FILES_PER_CALL: usize = 64;
 pub(crate) const OPEN_FILES: usize = 512;
 /// Bytes of one read from a file, or of one write to it.
 pub(crate) const FILE_CHUNK: usize = 256 << 10;
+/// Bytes of a key of a kept value.
+pub(crate) const KV_KEY: usize = 256;
+/// Bytes of a kept value; what is larger is a file.
+pub(crate) const KV_VALUE: usize = 256 << 10;
+/// Keys of one pack: their names are all in memory, and one answer lists them.
+pub(crate) const KV_KEYS: usize = 4_096;
+/// What a kept value counts beside its bytes and its key's: about what its name costs in memory.
+pub(crate) const KV_ENTRY: u64 = 64;
 /// Memory that a used slot keeps, zeroed, for the next call. Nearly all packs touch less.
 pub(crate) const KEEP_RESIDENT: usize = 1 << 20;
 /// Address bits below which a pool of [`SLOTS_NARROW`] is all that fits.

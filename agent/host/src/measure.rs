@@ -57,6 +57,7 @@ impl Typed {
             camera: pack.camera,
             log: Arc::clone(&pack.log),
             label: String::new(),
+            kv: Arc::clone(&pack.kv),
             outside: Arc::clone(&pack.outside),
         }));
         let failed = |error: wasmtime::Error| Failure::new(Code::Trap, format!("{error:#}"));

@@ -22,8 +22,8 @@ use crate::exports::{self, Export, Exports};
 use crate::grants::Power;
 use crate::imports::{self, Imports};
 use crate::log::PackLog;
-use crate::power::camera;
 use crate::power::http::Outside;
+use crate::power::{camera, kv};
 use crate::state::State;
 use crate::{host_v0_1, limits, wasi, wasi_http};
 
@@ -41,6 +41,8 @@ pub struct HostConfig {
     pub calls: usize,
     /// whether there is a test pattern beside the cameras
     pub camera_test_pattern: bool,
+    /// where packs' values are kept; nowhere when absent
+    pub kv: Option<PathBuf>,
     /// what packs' requests and secrets go through
     pub outside: Outside,
 }
@@ -64,6 +66,7 @@ pub struct Host {
     compilers: Semaphore,
     memory: usize,
     camera: camera::Config,
+    kv: Arc<kv::Store>,
     outside: Arc<Outside>,
 }
 
@@ -86,6 +89,7 @@ pub struct Pack {
     pub(crate) instance: InstancePre<State>,
     pub(crate) memory: usize,
     pub(crate) camera: camera::Config,
+    pub(crate) kv: Arc<kv::Store>,
     pub(crate) outside: Arc<Outside>,
     pub(crate) log: Arc<PackLog>,
 }
@@ -108,6 +112,7 @@ impl Host {
             compilers: Semaphore::new(limits::COMPILERS),
             memory: config.memory_bytes,
             camera: camera::Config { test_pattern: config.camera_test_pattern },
+            kv: Arc::new(kv::Store::new(config.kv)),
             outside: Arc::new(config.outside),
         })
     }
@@ -175,6 +180,7 @@ impl Host {
             instance,
             memory: self.memory,
             camera: self.camera,
+            kv: Arc::clone(&self.kv),
             outside: Arc::clone(&self.outside),
         }))
     }

@@ -14,7 +14,7 @@ use crate::grants::{Grants, Power, not_granted, not_shared};
 use crate::limits;
 use crate::log::PackLog;
 use crate::power::http::Outside;
-use crate::power::{camera, files};
+use crate::power::{camera, files, kv};
 use crate::sink::Sink;
 use crate::stream::HostStream;
 use crate::wasi;
@@ -28,6 +28,7 @@ pub(crate) struct State {
     pub(crate) camera: camera::Config,
     pub(crate) log: Arc<PackLog>,
     pub(crate) label: String,
+    pub(crate) kv: Arc<kv::Store>,
     pub(crate) outside: Arc<Outside>,
     /// the first refusal that WASI's errors had no room for
     pub(crate) hint: wasi::filesystem::Refusal,
@@ -52,6 +53,7 @@ pub(crate) struct Brought {
     pub(crate) camera: camera::Config,
     pub(crate) log: Arc<PackLog>,
     pub(crate) label: String,
+    pub(crate) kv: Arc<kv::Store>,
     pub(crate) outside: Arc<Outside>,
 }
 
@@ -83,6 +85,7 @@ impl State {
             camera: brought.camera,
             log: brought.log,
             label: brought.label,
+            kv: brought.kv,
             outside: brought.outside,
             hint: wasi::filesystem::Refusal::default(),
             grants: brought.grants,
@@ -112,6 +115,7 @@ impl State {
             Power::System => grants.system,
             Power::Camera => grants.camera.is_some(),
             Power::Files => grants.files.is_some(),
+            Power::Kv => grants.kv.is_some(),
         };
         if self.shared_only && !power.is_shared() {
             return Err(self.deny(not_shared(power)));

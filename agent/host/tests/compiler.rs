@@ -28,6 +28,7 @@ fn host() -> Host {
         memory_bytes: 64 << 20,
         calls: 4,
         camera_test_pattern: false,
+        kv: None,
         outside: outhaul_host::power::http::Outside::default(),
     })
     .expect("a host")

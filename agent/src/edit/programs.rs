@@ -87,7 +87,10 @@ fn put_entry(process: &mut dyn TableLike, key: &PackKey, entry: &Entry, notes: &
 /// Takes programs out: all of a name, or the one with this shape; every one when none is named.
 pub(super) fn deny(process: &mut dyn TableLike, items: &[String]) {
     let Some(list) = process.get_mut("allow").and_then(Item::as_array_mut) else { return };
-    let named = |entry: &Entry| items.iter().any(|item| *item == entry.program || *item == entry.to_string());
+    let named = |entry: &Entry| {
+        let said = entry.to_string();
+        items.iter().any(|item| *item == entry.program || Entry::parse(item).is_ok_and(|item| item.to_string() == said))
+    };
     list.retain(|item| !items.is_empty() && !read::<Entry>(item).is_some_and(|entry| named(&entry)));
     super::close_up(list);
 }
@@ -174,7 +177,7 @@ mod tests {
             edit.text()
         };
         assert!(!deny(&["uname"]).contains("uname") && deny(&["uname"]).contains("df"));
-        assert_eq!(deny(&["uname -s"]).matches("uname").count(), 1);
+        assert_eq!(deny(&["uname   -s"]).matches("uname").count(), 1);
         assert!(deny(&[]).contains("allow = []"));
     }
 }

@@ -84,6 +84,7 @@ fn test_host(dir: &Path) -> Host {
         memory_bytes: 64 << 20,
         calls: 4,
         camera_test_pattern: false,
+        kv: None,
         outside: outhaul_host::power::http::Outside::default(),
     };
     Host::new(config).expect("a host")

@@ -5,6 +5,7 @@
 
 pub(crate) mod camera;
 pub(crate) mod gpu;
+pub(crate) mod kv;
 pub(crate) mod log;
 pub(crate) mod output;
 pub(crate) mod process;
@@ -36,6 +37,7 @@ pub(crate) fn link(linker: &mut Linker<State>, kind: Kind) -> wasmtime::Result<(
             Power::Gpu => gpu::link(interface)?,
             Power::System => system::link(interface)?,
             Power::Camera => camera::link(interface, kind)?,
+            Power::Kv => kv::link(interface)?,
             Power::Secrets => secrets::link(interface)?,
             // WASI has them.
             Power::Http | Power::Files => {}

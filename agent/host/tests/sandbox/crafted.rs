@@ -80,7 +80,12 @@ async fn imports_of_other_worlds_are_refused_by_name() {
         assert_eq!(import(&format!(r#""{http}" (instance)"#)).await, offered(http));
     }
     assert_eq!(import(r#""wasi:cli/environment@0.3.0" (instance)"#).await, offered("wasi:cli/environment@0.3.0"));
-    assert_eq!(import(r#""outhaul:host/gpu@0.9.0" (instance)"#).await, offered("outhaul:host/gpu@0.9.0"));
+    for name in ["gpu", "process", "kv"].map(|power| format!("outhaul:host/{power}@0.9.0")) {
+        assert_eq!(import(&format!("\"{name}\" (instance)")).await, offered(&name));
+    }
+    for name in ["outhaul:host/files@0.1.0", "wasi:filesystem/types@0.3.0", "wasi:filesystem/preopens@0.3.0"] {
+        assert_eq!(import(&format!("\"{name}\" (instance)")).await, offered(name));
+    }
     assert_eq!(import(r#""f" (func)"#).await, "pack `crafted` imports `f`, which is not an interface");
     let other_type = r#"(component (import "outhaul:host/log@0.1.0" (instance (export "write" (func (param "message" string)))))
         (core module $m (func (export "f"))) (core instance $i (instantiate $m)) (func $f (canon lift (core func $i "f")))

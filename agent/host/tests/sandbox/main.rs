@@ -2,7 +2,9 @@
 
 mod ceilings;
 mod crafted;
+mod files;
 mod greed;
+mod kv;
 mod loading;
 mod outside;
 mod powers;

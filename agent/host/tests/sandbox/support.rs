@@ -30,6 +30,7 @@ pub(crate) fn config() -> HostConfig {
         memory_bytes: MEMORY,
         calls: 32,
         camera_test_pattern: true,
+        kv: None,
         outside: crate::outside::outside(),
     }
 }

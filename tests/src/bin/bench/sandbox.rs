@@ -46,6 +46,7 @@ async fn sandboxes(effort: Effort) -> Result<Vec<Row>> {
         memory_bytes: MEMORY,
         calls: limits::CALLS,
         camera_test_pattern: false,
+        kv: None,
         outside: outhaul_host::power::http::Outside::default(),
     })?;
     let devices = host.load(Bytes::from(std::fs::read(pack("fixtures/devices"))?)).await?;

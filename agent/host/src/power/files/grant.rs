@@ -14,6 +14,19 @@ pub struct Grant {
     pub keep_out: Vec<PathBuf>,
 }
 
+impl Grant {
+    /// Whether a folder holds what is the agent's own, or is in it: then a pack gets nothing of it.
+    #[must_use]
+    pub fn withholds(&self, folder: &Folder) -> bool {
+        std::fs::canonicalize(&folder.path).is_ok_and(|real| withheld(&real, &self.keep_out))
+    }
+}
+
+/// Whether a canonical path is out of bounds.
+pub(super) fn withheld(real: &Path, keep_out: &[PathBuf]) -> bool {
+    keep_out.iter().any(|own| real.starts_with(own) || own.starts_with(real))
+}
+
 /// One folder, with all below it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Folder {

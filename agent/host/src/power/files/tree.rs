@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, fstatfs};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
+use super::grant::withheld;
 use super::quota::{Held, Quota};
 use super::{Dir, FilesError, Folder, Grant, Rights, path};
 use crate::limits::{OPEN_FILES, OPEN_FILES_PER_CALL};
@@ -60,7 +61,7 @@ impl Tree {
             .map_err(|error| denied(&format!("cannot be opened: {error}")))?;
         let real =
             fs::read_link(path::entrance(&root)).map_err(|error| denied(&format!("does not resolve (is /proc mounted?): {error}")))?;
-        if keep_out.iter().any(|own| real.starts_with(own) || own.starts_with(&real)) {
+        if withheld(&real, keep_out) {
             return Err(denied("holds what is the agent's own, which no policy gives away; grant the folders beside it"));
         }
         if u64::try_from(fstatfs(&root)?.f_type) == Ok(PROCFS) {

@@ -46,7 +46,7 @@ impl From<&str> for Entry {
 impl Entry {
     /// Reads what is typed: a program, or a program and a shape behind it. A path that is there is a program, spaces and all.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let Some((program, shape)) = text.split_once(|c: char| c.is_ascii_whitespace()).filter(|_| !Path::new(text).is_file()) else {
+        let Some((program, shape)) = text.split_once(|c: char| c.is_ascii_whitespace()).filter(|_| !is_file(text)) else {
             check_entry(text)?;
             return Ok(text.into());
         };
@@ -72,6 +72,10 @@ impl fmt::Display for Entry {
         f.write_str(&self.program)?;
         self.argv.as_ref().map_or(Ok(()), |shape| write!(f, " {shape}"))
     }
+}
+
+fn is_file(text: &str) -> bool {
+    text.starts_with('/') && Path::new(text).is_file()
 }
 
 /// A program and exact arguments, as they would be typed to allow just them.

@@ -79,20 +79,21 @@ pub(super) fn judge(pack: &str, grant: &Grant, argv: &[String]) -> Result<Allowe
     let Some((program, arguments)) = argv.split_first() else {
         return Err(ProcessError::Failed("`argv` is empty: it wants a program and its arguments".into()));
     };
-    let mut unfit = None;
+    let (mut unfit, mut missing) = (None, None);
     for (entry, found) in candidates(pack, grant, program)? {
         let Some(shape) = &grant.allow[entry].argv else {
             return Ok(Allowed { entry, found, arguments: arguments.to_vec() });
         };
         match shape.fit(arguments, &grant.keep_out) {
             Ok(arguments) => return Ok(Allowed { entry, found, arguments }),
-            Err(why) if why.missing => {
-                return Err(ProcessError::NotFound(format!("`{}` {}: {}", grant.allow[entry].program, "cannot be run so", why.sentence)));
-            }
+            Err(why) if why.missing => missing = Some((entry, why)),
             Err(why) => unfit = Some((entry, why)),
         }
     }
-    Err(match unfit {
+    Err(match missing.or(unfit) {
+        Some((entry, why)) if why.missing => {
+            ProcessError::NotFound(format!("`{}` cannot be run so: {}", grant.allow[entry].program, why.sentence))
+        }
         Some((entry, why)) => ProcessError::Denied(unshaped(pack, &grant.allow[entry], &why.sentence, argv)),
         None => not_listed(pack, program),
     })
@@ -102,9 +103,10 @@ pub(super) fn judge(pack: &str, grant: &Grant, argv: &[String]) -> Result<Allowe
 /// quoted in it, so that it cannot pose as a placeholder.
 fn unshaped(pack: &str, entry: &Entry, why: &str, argv: &[String]) -> String {
     let exact = exactly(argv);
-    let remedy = match exact.chars().count() {
-        ..SHELL_WORD_CHARS => format!("on that machine: agent allow {pack} process {}", shell_word(&exact)),
-        _ => format!("on that machine, in agent.toml: add them to `allow` of `process` under [packs.{pack}]"),
+    let fits = exact.chars().count() < SHELL_WORD_CHARS && !entry.program.contains(char::is_whitespace);
+    let remedy = match fits {
+        true => format!("on that machine: agent allow {pack} process {}", shell_word(&exact)),
+        false => format!("on that machine, in agent.toml: add them to `allow` of `process` under [packs.{pack}]"),
     };
     format!("this machine's policy lets pack `{pack}` run `{entry}`, and {why}; {remedy}")
 }

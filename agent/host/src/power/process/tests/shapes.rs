@@ -147,6 +147,14 @@ fn what_is_there_is_told_inside_the_folder_only() {
 }
 
 #[test]
+fn what_one_shape_misses_another_may_have() {
+    let folders = Folders::new();
+    let shapes = [format!("cat <path:{}>", folders.at("in/**")), format!("cat <newpath:{}>", folders.at("in/**"))];
+    let allow = shapes.map(|shape| Entry::parse(&shape).expect("reads")).to_vec();
+    assert!(passed(&Grant { allow, ..Grant::default() }, &["cat", &folders.at("in/new")]).is_ok());
+}
+
+#[test]
 fn a_new_path_has_a_free_name_in_a_folder_that_is_there() {
     let folders = Folders::new();
     assert_eq!(folders.take("newpath", &folders.at("in/deep/new")), Ok(folders.at("in/deep/new")));
