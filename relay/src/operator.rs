@@ -14,7 +14,7 @@ mod room;
 mod session;
 
 pub use book::{Announced, Book, Known, Seen};
-pub use commands::{Meant, capabilities_of, description_of, find_command, packs_of};
+pub use commands::{Meant, answering, capabilities_of, description_of, find_command, packs_of};
 pub use drive::{Drive, Happening};
 pub use enrol::{Enroller, NameWish, host_name};
 pub use grants::{GrantText, GrantWish, Offered, delegates, give, given, revoke, revoke_at, revoke_publisher, words};

@@ -16,7 +16,7 @@ use super::args::Run;
 use super::call::{Finished, finish, receipt_json};
 use super::lanes::Lanes;
 use super::output::failure_text;
-use crate::operator::{Drive, Known, Session, find_command, packs_of};
+use crate::operator::{Drive, Known, Session, answering, find_command};
 
 /// Every failure that is not the program's own.
 pub(super) const OURS: u8 = 255;
@@ -55,7 +55,7 @@ pub(super) async fn run(context: &Context, run: &Run) -> Result<u8, Failure> {
 
 /// The pack that answers `system.run`.
 async fn system(session: &Session, node: &Known) -> Result<Digest, Failure> {
-    let packs = packs_of(session, node).await?;
+    let packs = answering(session, node).await?;
     let pack = packs.iter().find(|pack| pack.interfaces.iter().any(|interface| interface == "system"));
     pack.map(|pack| Digest(pack.digest)).ok_or_else(|| {
         Failure::new(Code::UnknownCommand, format!("`{}` has no command `{COMMAND}`", node.node.name))

@@ -17,7 +17,7 @@ use outhaul_protocol::time::Time;
 use super::clock;
 use super::connection::{Over, Peer};
 use super::hub::Hub;
-use super::sessions::{NodeSession, Session};
+use super::sessions::{NodeSession, NodeState, Session};
 use super::store::Db;
 
 /// Bytes of a heartbeat's figures: a handful of numbers.
@@ -72,7 +72,7 @@ impl Peer for NodeSession {
 
 fn control(hub: &Arc<Hub>, node: &Arc<NodeSession>, bytes: &[u8]) -> Result<(), Over> {
     match Frame::decode(bytes).map_err(|error| format!("malformed frame: {error}"))? {
-        Frame::Ping { token } => node.session.say(&Frame::Pong { token }),
+        Frame::Ping { token } => ping(node, token),
         Frame::Pong { .. } => {}
         Frame::Heartbeat { figures } => heartbeat(node, figures)?,
         Frame::Announce { signed } => announce(hub, node, signed.0)?,
@@ -83,6 +83,17 @@ fn control(hub: &Arc<Hub>, node: &Arc<NodeSession>, bytes: &[u8]) -> Result<(), 
         _ => return Err("a frame that nodes do not send".into()),
     }
     Ok(())
+}
+
+/// Answered once operators find what the node announced before, descriptions included, so that it knows when it is there. One ping waits; a
+/// second is a heartbeat, whatever became of the announce.
+fn ping(node: &NodeSession, token: u64) {
+    let mut state = node.state();
+    if state.unshown && state.ping.is_none() {
+        state.ping = Some(token);
+    } else {
+        node.session.say(&Frame::Pong { token });
+    }
 }
 
 fn heartbeat(node: &NodeSession, figures: Blob) -> Result<(), String> {
@@ -114,6 +125,7 @@ fn announce(hub: &Arc<Hub>, node: &Arc<NodeSession>, signed: Vec<u8>) -> Result<
     }
     let content = AnnounceContent::from_bytes(&announce.content.0).map_err(|error| format!("malformed announce: {error}"))?;
     let node = node.clone();
+    node.state().unshown = true;
     hub.store.submit(move |db| log(keep_announce(db, &node, signed, Digest(content.packs)))).map_err(|full| full.to_string())
 }
 
@@ -130,10 +142,23 @@ fn keep_announce(db: &mut Db, node: &NodeSession, signed: Vec<u8>, list: Digest)
     // What is kept under its digest was read before it was kept.
     let packs = db.description(&list)?.and_then(|bytes| PackList::from_bytes(&bytes).ok()).unwrap_or_default();
     let digests = packs.0.iter().map(|pack| Digest(pack.description)).collect();
-    for digest in db.unknown_descriptions(digests, clock::now())? {
-        node.session.say(&Frame::Want { digest });
-    }
+    let wanted = db.unknown_descriptions(digests, clock::now())?;
+    wanted.iter().for_each(|digest| node.session.say(&Frame::Want { digest: *digest }));
+    let mut state = node.state();
+    state.wanted = wanted.into_iter().collect();
+    shown(node, &mut state);
     Ok(())
+}
+
+/// Answers the ping that waited, once nothing is wanted any more.
+fn shown(node: &NodeSession, state: &mut NodeState) {
+    if state.awaited.is_some() || !state.wanted.is_empty() {
+        return;
+    }
+    state.unshown = false;
+    if let Some(token) = state.ping.take() {
+        node.session.say(&Frame::Pong { token });
+    }
 }
 
 /// A list of packs or a description, asked for or ahead of the announce that names it. Its digest is its name: whoever
@@ -153,11 +178,15 @@ fn description(hub: &Arc<Hub>, node: &Arc<NodeSession>, digest: Digest, bytes: V
 
 fn keep_description(db: &mut Db, node: &NodeSession, digest: Digest, bytes: &[u8]) -> Result<(), Failure> {
     db.put_description(&digest, bytes, clock::now())?;
-    let awaited = node.state().awaited.take_if(|(list, _)| *list == digest);
-    match awaited {
-        Some((list, signed)) => keep_announce(db, node, signed.into_vec(), list),
-        None => Ok(()),
+    let mut state = node.state();
+    if let Some((list, signed)) = state.awaited.take_if(|(list, _)| *list == digest) {
+        drop(state);
+        return keep_announce(db, node, signed.into_vec(), list);
     }
+    if state.wanted.remove(&digest) {
+        shown(node, &mut state);
+    }
+    Ok(())
 }
 
 fn blob(hub: &Arc<Hub>, node: &Arc<NodeSession>, digest: Digest, offset: u64) -> Result<(), String> {

@@ -138,6 +138,12 @@ pub(crate) struct NodeState {
     pub(crate) prekey: Option<Box<[u8]>>,
     /// the newest announce, while the list of packs that it names has not come
     pub(crate) awaited: Option<(Digest, Box<[u8]>)>,
+    /// descriptions that the newest announce names and nobody has sent yet
+    pub(crate) wanted: HashSet<Digest>,
+    /// something of what it announced last is still to come
+    pub(crate) unshown: bool,
+    /// a ping that is answered when all is here
+    pub(crate) ping: Option<u64>,
     /// channels to it, with their openers
     pub(crate) channels: Vec<(ChannelId, KeyId)>,
     /// set when its clean-up has taken the channels

@@ -34,6 +34,15 @@ pub async fn packs_of(session: &Session, node: &Known) -> Result<Vec<AnnouncedPa
     Ok(list.0)
 }
 
+/// The same, of a node that is to answer a command: one that never announced is not said to lack it.
+pub async fn answering(session: &Session, node: &Known) -> Result<Vec<AnnouncedPack>, Failure> {
+    if node.announce.is_none() {
+        let failure = Failure::new(Code::NodeOffline, format!("`{}` has not said yet which commands it has", node.node.name));
+        return Err(failure.hint("start `agent run` on that machine, or try again in a moment"));
+    }
+    packs_of(session, node).await
+}
+
 /// The sorted names of the interfaces that answer on a node. Most announces have them.
 pub async fn capabilities_of(session: &Session, node: &Known) -> Result<Vec<String>, Failure> {
     match node.announce.as_ref().and_then(|announce| announce.content.capabilities.clone()) {
@@ -88,7 +97,7 @@ pub async fn find_command(session: &Session, node: &Known, name: &str) -> Result
     if let Some(command) = native::command_of(&name) {
         return Ok(Meant { command, pack: None });
     }
-    let packs = packs_of(session, node).await?;
+    let packs = answering(session, node).await?;
     let interface = name.split('.').next().unwrap_or_default();
     if let Some(pack) = packs.iter().find(|pack| pack.interfaces.iter().any(|known| known == interface)) {
         let description = description_of(session, pack).await?;

@@ -121,10 +121,29 @@ async fn what_goes_ahead_of_an_announce_is_not_asked_for() {
     node.send(&describe(list.digest(), list.to_bytes())).await;
     node.send(&Frame::Announce { signed: Blob(announce(&world, &node.key, &list)) }).await;
     node.settle().await;
-    // Answered behind all that on the store's thread: what it asked for would stand before the pong.
+    // What it asked for would stand before the pong.
     assert!(world.record(&node.id()).await.expect("known").announce.is_some());
     node.send(&Frame::Ping { token: 1 }).await;
     assert_eq!(node.frame().await, Frame::Pong { token: 1 });
+}
+
+#[tokio::test]
+async fn a_ping_behind_an_announce_is_answered_when_operators_find_all_it_names() {
+    let world = World::new().await;
+    let mut node = node(&world).await;
+    let packs = packs(1);
+    let (list, description) = (list(&packs), &packs[0]);
+    node.send(&Frame::Announce { signed: Blob(announce(&world, &node.key, &list)) }).await;
+    node.send(&Frame::Ping { token: 1 }).await;
+    assert_eq!(node.frame().await, Frame::Want { digest: Digest(list.digest()) });
+    // One ping waits; the next is a heartbeat.
+    node.send(&Frame::Ping { token: 2 }).await;
+    assert_eq!(node.frame().await, Frame::Pong { token: 2 });
+    node.send(&describe(list.digest(), list.to_bytes())).await;
+    assert_eq!(node.frame().await, Frame::Want { digest: Digest(description.digest()) });
+    node.send(&describe(description.digest(), description.to_bytes().expect("bytes"))).await;
+    assert_eq!(node.frame().await, Frame::Pong { token: 1 });
+    assert!(world.record(&node.id()).await.expect("known").announce.is_some());
 }
 
 #[tokio::test]
