@@ -7,6 +7,7 @@ mod call;
 mod describe;
 mod invoke;
 mod nodes;
+mod oci;
 mod operators;
 mod pack;
 mod pair;
@@ -249,6 +250,8 @@ async fn pack(context: &Context, command: Pack) -> Result<u8, Failure> {
         Pack::New(how) => author::new(context, &how),
         Pack::Build(how) => author::build(context, &how),
         Pack::Inspect { file } => author::inspect(context, &file),
+        Pack::Push { file, to, unsigned } => oci::push(context, &file, to.parse()?, unsigned).await,
+        Pack::Pull(how) => oci::pull(context, &how).await,
         Pack::Deploy { file, nodes, unsigned, downgrade } => {
             pack::deploy(context, &file, &nodes, sign::Shipping { unsigned, downgrade }).await
         }

@@ -17,6 +17,7 @@ mod pairing;
 mod powers;
 mod readers;
 mod refusals;
+mod registry;
 mod restarts;
 mod run;
 mod trust;

@@ -33,6 +33,7 @@ const MAGIC: &[u8] = b"\0asm";
 
 /// `relay pack deploy`.
 pub(super) async fn deploy(context: &Context, file: &Path, nodes: &[String], how: Shipping) -> Result<u8, Failure> {
+    let file = &super::oci::local(context, file).await?;
     let bytes = read(file)?;
     let digest = sha256(&bytes);
     // Every node is known before anything is sent: a typing mistake changes nothing anywhere.

@@ -22,7 +22,7 @@ use super::pack::read;
 use crate::operator::{OWN, now};
 
 /// Mode of a signature: it is no secret.
-const FOR_ALL: u32 = 0o644;
+pub(super) const FOR_ALL: u32 = 0o644;
 
 /// Where a component's signature lies.
 pub(super) fn beside(file: &Path) -> PathBuf {
@@ -90,12 +90,14 @@ pub(super) fn verify(context: &Context, file: &Path, publisher: Option<&str>) ->
         let text = format!("`{}` is not signed: there is no `{}`", file.display(), beside(file).display());
         Failure::new(Code::BadSignature, text).hint("relay pack sign FILE")
     })?;
-    let mut publishers = Publishers::default();
-    match publisher {
-        Some(wanted) => publishers.trust(context.room.publisher_key(wanted)?, None),
-        None => publishers = context.room.known_publishers()?,
-    }
-    let trust = Trust { publishers, refused: Vec::new(), revoked: revoked(context)? };
+    let trust = match publisher {
+        Some(wanted) => {
+            let mut publishers = Publishers::default();
+            publishers.trust(context.room.publisher_key(wanted)?, None);
+            Trust { publishers, ..trust_here(context)? }
+        }
+        None => trust_here(context)?,
+    };
     let vouched = trust.admit(Some(&signature), sha256(&bytes), Reading::sure(now())).map_err(|why| match why {
         Unproven::Stranger(id) => {
             let of = if publisher.is_some() { "is another than the one named" } else { "is not known here" };
@@ -124,6 +126,11 @@ pub(super) fn verify(context: &Context, file: &Path, publisher: Option<&str>) ->
     Ok(0)
 }
 
+/// Whom this home trusts to sign packs.
+pub(super) fn trust_here(context: &Context) -> Result<Trust, Failure> {
+    Ok(Trust { publishers: context.room.known_publishers()?, refused: Vec::new(), revoked: revoked(context)? })
+}
+
 /// What this home knows to be revoked; one without a fleet knows nothing.
 fn revoked(context: &Context) -> Result<RevokedSet, Failure> {
     match context.room.fleet_pin()? {
@@ -150,10 +157,7 @@ pub(super) fn shipped(context: &Context, file: &Path, bytes: &[u8], how: Shippin
     let digest = sha256(bytes);
     let mut params = vec![("digest".into(), digest.to_string().into()), ("size".into(), Value::Int(bytes.len() as i128))];
     if !how.unsigned {
-        let signature = match signature_of(file)? {
-            Some(signature) => checked(file, &signature, digest, &pack::read(bytes)?)?,
-            None => signed_here(context, digest, &pack::read(bytes)?)?,
-        };
+        let signature = signature_for(context, file, bytes, &pack::read(bytes)?)?;
         params.push(("signature".into(), Value::Bytes(signature)));
         let rotations = context.room.rotations()?;
         if !rotations.is_empty() {
@@ -165,6 +169,15 @@ pub(super) fn shipped(context: &Context, file: &Path, bytes: &[u8], how: Shippin
         params.push(("downgrade".into(), Value::Bool(true)));
     }
     Ok(Value::Map(params))
+}
+
+/// The signature that lies beside a component; without one, this home signs.
+pub(super) fn signature_for(context: &Context, file: &Path, bytes: &[u8], contents: &Contents) -> Result<Vec<u8>, Failure> {
+    let digest = sha256(bytes);
+    match signature_of(file)? {
+        Some(signature) => checked(file, &signature, digest, contents),
+        None => signed_here(context, digest, contents),
+    }
 }
 
 /// A signature that is about something else is told here, before anything is sent. Whether it holds is the node's to say.
