@@ -4,13 +4,16 @@
 pub mod args;
 mod author;
 mod call;
+mod deployed;
 mod describe;
 mod invoke;
+mod many;
 mod nodes;
 mod operators;
 mod pack;
 mod pair;
 mod publishers;
+mod rollout;
 mod run;
 mod sign;
 mod time;
@@ -29,7 +32,7 @@ use outhaul_protocol::native;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use self::args::{Cli, Command, Global, Nodes, NodesCommand, Operator, Pack, Pair, Serve};
+use self::args::{Cli, Command, Global, Nodes, NodesCommand, Operator, Pack, PackDeploy, Pair, Serve};
 use self::output::Output;
 use crate::config::ServeOptions;
 use crate::operator::{Dialer, Room, Seen, Session};
@@ -249,14 +252,23 @@ async fn pack(context: &Context, command: Pack) -> Result<u8, Failure> {
         Pack::New(how) => author::new(context, &how),
         Pack::Build(how) => author::build(context, &how),
         Pack::Inspect { file } => author::inspect(context, &file),
-        Pack::Deploy { file, nodes, unsigned, downgrade } => {
-            pack::deploy(context, &file, &nodes, sign::Shipping { unsigned, downgrade }).await
+        Pack::Push { file } => rollout::push(context, &file).await,
+        Pack::Deploy(how) if !how.to.is_empty() => rollout::deploy(context, &how).await,
+        Pack::Deploy(PackDeploy { pack, nodes, unsigned, downgrade, .. }) => {
+            pack::deploy(context, &pack, &nodes, sign::Shipping { unsigned, downgrade }).await
         }
+        Pack::Status { pack } => deployed::status(context, pack.as_deref()).await,
         Pack::Sign(how) => sign::sign(context, &how),
         Pack::Verify { file, publisher } => sign::verify(context, &file, publisher.as_deref()),
         Pack::List { node } => pack::list(context, &node).await,
-        Pack::Rollback { node, pack } => pack::by_name(context, &node, native::ROLLBACK, &pack).await,
-        Pack::Remove { node, pack } => pack::by_name(context, &node, native::REMOVE, &pack).await,
+        Pack::Rollback(how) => match &how.second {
+            Some(second) => pack::by_name(context, &how.first, native::ROLLBACK, second).await,
+            None => rollout::rollback(context, &how).await,
+        },
+        Pack::Remove(how) => match &how.second {
+            Some(second) => pack::by_name(context, &how.first, native::REMOVE, second).await,
+            None => rollout::remove(context, &how).await,
+        },
     }
 }
 

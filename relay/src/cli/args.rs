@@ -302,22 +302,20 @@ pub enum Pack {
         /// The component, .wasm
         file: PathBuf,
     },
+    /// Hands a component to the relay, for nodes to fetch; NAME@VERSION means it from then on
+    Push {
+        /// The component, .wasm
+        file: PathBuf,
+    },
     /// Ships a component to nodes and activates it there; calls under way end on the version they began with
     ///
     /// The signature in FILE.cose goes with it. Where there is none, it is signed with this home's publisher key,
     /// which machines trust that were paired from here.
-    Deploy {
-        /// The component, .wasm
-        file: PathBuf,
-        /// Ids, names or starts of ids
-        #[arg(required = true)]
-        nodes: Vec<String>,
-        /// Sends it without a signature; nodes refuse it unless it came with their agent
-        #[arg(long, env = "OUTHAUL_UNSIGNED", value_parser = FalseyValueParser::new())]
-        unsigned: bool,
-        /// Installs it also where a newer version of the same publisher has been
-        #[arg(long, env = "OUTHAUL_DOWNGRADE", value_parser = FalseyValueParser::new())]
-        downgrade: bool,
+    Deploy(PackDeploy),
+    /// What deployments ask, by whose signature, and what runs on which node
+    Status {
+        /// The pack's name; else all that were deployed with --to
+        pack: Option<String>,
     },
     /// Signs a component as its publisher: writes FILE.cose beside it; the component stays as it is
     Sign(PackSign),
@@ -335,19 +333,64 @@ pub enum Pack {
         node: String,
     },
     /// Activates the version that was active before
-    Rollback {
-        /// Id, name or the start of an id
-        node: String,
-        /// The pack's name
-        pack: String,
-    },
+    Rollback(PackOn),
     /// Takes a pack out; an embedded one becomes active again
-    Remove {
-        /// Id, name or the start of an id
-        node: String,
-        /// The pack's name
-        pack: String,
-    },
+    Remove(PackOn),
+}
+
+/// `relay pack deploy`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With nodes it is done at once, and they must be connected. With --to it is a
+signed document that the relay keeps and nodes follow by themselves, also those
+that are off now or get the label later; a newer one of the same pack replaces
+it. What a node is told directly afterwards stands until the next document.
+
+Examples:
+  relay pack deploy thermal.wasm bench-1
+  relay pack deploy thermal@1.2 --to role=edge --canary 10% --health thermal.summary")]
+pub struct PackDeploy {
+    /// The component, .wasm, or NAME@VERSION of one that was pushed or deployed before
+    #[arg(value_name = "FILE|NAME@VERSION")]
+    pub pack: String,
+    /// Ids, names or starts of ids
+    #[arg(required_unless_present = "to", conflicts_with = "to")]
+    pub nodes: Vec<String>,
+    /// all, label=value or a node's name; a comma: both must hold; --to again: either
+    #[arg(long, value_name = "SEL", env = "OUTHAUL_TO")]
+    pub to: Vec<String>,
+    /// So many of them first, those that are connected; the rest when it goes well there. Else they get back what they had
+    #[arg(long, value_name = "N%", env = "OUTHAUL_CANARY", requires = "to", conflicts_with = "nodes", value_parser = share)]
+    pub canary: Option<u8>,
+    /// What must answer on each of the first, INTERFACE.FUNCTION without parameters
+    #[arg(long, value_name = "COMMAND", env = "OUTHAUL_HEALTH", requires = "canary")]
+    pub health: Option<String>,
+    /// Sends it without a signature; nodes refuse it unless it came with their agent
+    #[arg(long, env = "OUTHAUL_UNSIGNED", value_parser = FalseyValueParser::new(), conflicts_with = "to")]
+    pub unsigned: bool,
+    /// Installs it also where a newer version of the same publisher has been
+    #[arg(long, env = "OUTHAUL_DOWNGRADE", value_parser = FalseyValueParser::new())]
+    pub downgrade: bool,
+}
+
+/// `relay pack rollback` and `remove`.
+#[derive(Debug, Args)]
+pub struct PackOn {
+    /// Id, name or the start of an id; with --to the pack's name instead
+    #[arg(value_name = "NODE")]
+    pub first: String,
+    /// The pack's name
+    #[arg(value_name = "PACK", required_unless_present = "to", conflicts_with = "to")]
+    pub second: Option<String>,
+    /// By a document, on all nodes that one was for: all, label=value or a node's name; --to again: either
+    #[arg(long, value_name = "SEL", env = "OUTHAUL_TO")]
+    pub to: Vec<String>,
+}
+
+/// `10%`, or `10`.
+fn share(text: &str) -> Result<u8, String> {
+    let number = text.trim_end_matches('%').parse().ok().filter(|share| (1..=99).contains(share));
+    number.ok_or_else(|| "write a share of the nodes from 1% to 99%".to_owned())
 }
 
 /// `relay pack new`.
@@ -559,6 +602,13 @@ mod tests {
             "relay serve --tls-cert c",
             "relay operator grant k --commands * --nodes *",
             "relay invoke n c --timeout soon",
+            "relay pack deploy f",
+            "relay pack deploy f n --to all",
+            "relay pack deploy f --to all --canary 0%",
+            "relay pack deploy f --to all --health a.b",
+            "relay pack deploy f n --canary 10%",
+            "relay pack rollback p",
+            "relay pack rollback p n --to all",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
