@@ -103,9 +103,7 @@ fn labels_say_who_is_meant_also_later_and_a_typing_mistake_changes_nothing() -> 
     assert_eq!((say(&stage, "bench-1")?, say(&stage, "bench-2")?), (OLD.to_owned(), "unknown_command".to_owned()));
     // The label comes to another node: it follows without another word.
     stage.run(&["nodes", "label", "bench-2", "role=edge"])?.ok()?;
-    let state =
-        (0..100).map(|_| stated(&stage, "bench-2", "echo", 1)).find(|state| state.as_ref().is_ok_and(|state| state["state"] == "applied"));
-    state.context("it never followed")??;
+    two.agent()?.wait_until("done", |line| line.text().contains("deployment done") && line.text().contains("Version("))?;
     assert_eq!(say(&stage, "bench-2")?, OLD);
     // A version that is known is also sent directly.
     stage.run(&["pack", "remove", "bench-2", "echo"])?.ok()?;

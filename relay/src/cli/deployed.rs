@@ -41,12 +41,10 @@ pub(super) async fn status(context: &Context, pack: Option<&str>) -> Result<u8, 
         known.insert(name.clone(), newest(&session.dialer, name, Some(document))?);
     }
     // What the relay does not tell of, it may have lost.
-    for name in context.room.deployed_names().into_iter().filter(|name| wanted(name)) {
-        if !known.contains_key(&name) {
-            context.out.talk(&format!("the relay has no deployment of {name}; what is shown is from this home's book"));
-            let newest = newest(&session.dialer, &name, None)?;
-            known.insert(name, newest);
-        }
+    let lost = |name: &String| wanted(name) && told.iter().all(|(found, _)| found != name);
+    for name in context.room.deployed_names().into_iter().filter(lost) {
+        context.out.talk(&format!("the relay has no deployment of {name}; what is shown is from this home's book"));
+        known.insert(name.clone(), newest(&session.dialer, &name, None)?);
     }
     if known.is_empty() {
         context.out.talk("nothing is deployed by a document: relay pack deploy FILE --to all|LABEL=VALUE|NODE");

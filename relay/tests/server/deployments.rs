@@ -73,7 +73,7 @@ async fn nodes_that_are_here_hear_of_a_deployment_at_once_and_others_when_they_c
     assert_eq!(owner.ask(&put(&first)).await.expect_err("older").code, Code::Replayed);
     let mut later = world.node(&two, "bench-2").await;
     assert_eq!(later.handed().await, second);
-    assert_eq!(owner.deployments().await, [second.clone()]);
+    assert_eq!(owner.deployments().await, vec![second.clone()]);
     drop((here, later));
     let world = world.restart().await;
     let mut again = world.node(&one, "bench-1").await;
