@@ -390,9 +390,11 @@ fn run(home: &Home) -> Result<(), Failure> {
     block_on(0, async {
         let shutdown = CancellationToken::new();
         let stopping = tokio::spawn(stop_on_signal(shutdown.clone()));
-        let result = crate::run::run(home, shutdown).await;
+        // On a worker, not on this thread: a call then goes from the socket to its answer without waking another one.
+        let home = home.clone();
+        let result = tokio::spawn(async move { crate::run::run(&home, shutdown).await }).await;
         stopping.abort();
-        result
+        result.unwrap_or_else(|error| Err(Failure::new(Code::Internal, format!("the agent's main task ended: {error}"))))
     })
 }
 
