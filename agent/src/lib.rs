@@ -2,8 +2,8 @@
 //!
 //! A frame arrives ([`link`]), belongs to a channel ([`channel`]), says a call ([`call`]), which is judged by chain and
 //! [`policy`] and run by one of the [`packs`], and its answers stream out ([`outlet`]) with a receipt ([`receipts`]).
-//! Around that: how this machine joins a fleet ([`pair`], [`pins`]), whose packs it takes ([`trust`]), what its owner types
-//! ([`cli`]), and how an author tries a pack without any of it ([`trial`]).
+//! Around that: how this machine joins a fleet ([`pair`], [`pins`]), whose packs it takes ([`trust`]), which of them its fleet
+//! wants here ([`deployments`]), what its owner types ([`cli`]), and how an author tries a pack without any of it ([`trial`]).
 
 pub mod active;
 pub mod call;
@@ -11,6 +11,7 @@ pub mod calls;
 pub mod channel;
 pub mod cli;
 pub mod config;
+pub mod deployments;
 pub mod edit;
 pub mod explain;
 pub mod facts;

@@ -17,10 +17,13 @@ use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::{ChannelFrame, ChannelId, Frame};
 use outhaul_protocol::keys::{Digest, sha256};
 use outhaul_protocol::limits;
+use outhaul_protocol::objects::DeploymentDocument;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::channel::{self, OpenChannel, Slot};
+use crate::deployments::{self, DEPLOYMENT};
 use crate::run::Node;
 
 /// How long the relay may take to send the next part of a blob.
@@ -180,13 +183,18 @@ impl Link {
         let _ = self.outbox.push(frame.encode(), None);
     }
 
-    /// A fleet-signed object from whoever: judged and kept when it is newer.
+    /// A signed object from whoever: judged and kept when it is newer.
     pub(crate) fn accept_notice(self: &Arc<Self>, kind: &str, signed: &[u8], chain: Vec<Blob>) {
+        if kind == DEPLOYMENT {
+            return self.node.deployments.offer(DeploymentDocument { document: Blob(signed.to_vec()), chain });
+        }
         match self.node.accept_notice(kind, signed, chain) {
             Ok(false) => {}
             Ok(true) => {
                 tracing::info!(kind, "took a newer fleet-signed object");
                 self.recheck();
+                // Another name or label, or a signer who counts no more.
+                self.node.deployments.retry();
             }
             Err(failure) => tracing::warn!(kind, code = %failure.code, reason = %failure.message, "refused a fleet-signed object"),
         }
@@ -373,6 +381,8 @@ pub async fn serve(node: Arc<Node>, relay: String, connected: Connected, shutdow
             }
         }
     };
+    // On a task of its own: a pack of many megabytes must not keep frames waiting.
+    let _following = AbortOnDropHandle::new(tokio::spawn(deployments::work(link.clone())));
     let outbox = link.outbox.clone();
     let ended = pump(connected.socket, &outbox, handler, stop).await.to_string();
     node.publish(None);
@@ -412,6 +422,7 @@ async fn upkeep(link: &Arc<Link>, heartbeat: Duration) {
                 let told = link.state().policy;
                 if node.policy.edition() != told {
                     node.review_trust();
+                    node.deployments.retry();
                     link.announce();
                 }
             }

@@ -7,13 +7,14 @@ use std::time::Instant;
 use outhaul_host::power;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::keys::Digest;
-use outhaul_protocol::native::{ACTIVATE, DISTRUST, INSTALL, LIST, PING, PUBLISHERS, REMOVE, ROLLBACK, STATUS, TRUST, commands};
+use outhaul_protocol::native::{ACTIVATE, DEPLOYED, DISTRUST, INSTALL, LIST, PING, PUBLISHERS, REMOVE, ROLLBACK, STATUS, TRUST, commands};
 use outhaul_protocol::objects::Rotation;
 use outhaul_protocol::publisher::Trust;
 use outhaul_protocol::time::Reading;
 use outhaul_protocol::types::Command;
 use outhaul_protocol::value::Value;
 
+use crate::deployments;
 use crate::link::Link;
 use crate::packs::{Installed, Listed, PackSet, Shipment};
 use crate::policy::{PolicyFile, is_granted};
@@ -64,21 +65,28 @@ pub async fn call(link: &Arc<Link>, command: &str, params: &Value) -> Result<Val
     match command {
         INSTALL => install(link, &Wanted::of(params)?).await,
         TRUST | DISTRUST | PUBLISHERS => trust::answer(&link.node, command, params),
+        DEPLOYED => deployments::answer(&link.node, params).await,
         _ => answer(&view(link), command, params).await,
     }
 }
 
-/// Judges by signature and version before a byte is fetched, and by all of it again when the bytes are here.
 async fn install(link: &Arc<Link>, wanted: &Wanted) -> Result<Value, Failure> {
     if wanted.size > outhaul_protocol::limits::PACK as u64 {
         let most = outhaul_protocol::limits::PACK;
         return Err(Failure::new(Code::TooLarge, format!("the pack is {} bytes, at most {most} are taken", wanted.size)));
     }
-    link.node.follow_rotations(&wanted.rotations)?;
+    let done = ship(link, wanted.digest, &wanted.shipment, &wanted.rotations).await?;
+    Ok(installed(&view(link), &done))
+}
+
+/// Fetches and installs a component. It is judged by signature and version before a byte is fetched, and by all of it
+/// again when the bytes are here.
+pub(crate) async fn ship(link: &Arc<Link>, digest: Digest, shipment: &Shipment, rotations: &[Rotation]) -> Result<Installed, Failure> {
+    link.node.follow_rotations(rotations)?;
     let before = view(link);
-    before.packs.check(wanted.digest, &wanted.shipment, &before.trust, before.clock).await?;
-    let bytes = link.fetch(wanted.digest).await?;
-    let done = finish_install(&view(link), bytes, wanted).await;
+    before.packs.check(digest, shipment, &before.trust, before.clock).await?;
+    let bytes = link.fetch(digest).await?;
+    let done = place(&view(link), bytes.into(), digest, shipment).await;
     // What was revoked while it was compiled must not have slipped in.
     link.node.review_trust();
     done
@@ -146,14 +154,18 @@ pub(crate) fn rotations(params: &Value) -> Result<Vec<Rotation>, Failure> {
 
 /// Installs fetched bytes, whose digest is what is believed.
 pub async fn finish_install(view: &View<'_>, bytes: impl Into<bytes::Bytes>, wanted: &Wanted) -> Result<Value, Failure> {
-    let bytes = bytes.into();
-    if outhaul_protocol::keys::sha256(&bytes) != wanted.digest {
+    let done = place(view, bytes.into(), wanted.digest, &wanted.shipment).await?;
+    Ok(installed(view, &done))
+}
+
+async fn place(view: &View<'_>, bytes: bytes::Bytes, digest: Digest, shipment: &Shipment) -> Result<Installed, Failure> {
+    if outhaul_protocol::keys::sha256(&bytes) != digest {
         return Err(Failure::new(Code::DigestMismatch, "the fetched pack is not the one that was named"));
     }
-    let done = view.packs.install(bytes, &wanted.shipment, &view.trust, view.clock).await?;
+    let done = view.packs.install(bytes, shipment, &view.trust, view.clock).await?;
     let publisher = done.active.vouched().map(|vouched| vouched.key().id().short()).unwrap_or_default();
-    tracing::info!(pack = done.active.name(), version = done.active.pack().version(), digest = %wanted.digest.short(), publisher, "pack activated");
-    Ok(installed(view, &done))
+    tracing::info!(pack = done.active.name(), version = done.active.pack().version(), digest = %digest.short(), publisher, "pack activated");
+    Ok(done)
 }
 
 fn ping(view: &View<'_>) -> Value {
@@ -211,7 +223,7 @@ pub(crate) fn map<const N: usize>(fields: [(&str, Value); N]) -> Value {
     Value::Map(fields.into_iter().map(|(name, value)| (name.into(), value)).collect())
 }
 
-fn number(number: u64) -> Value {
+pub(crate) fn number(number: u64) -> Value {
     Value::Int(number.into())
 }
 

@@ -4,6 +4,7 @@
 //! agent/pins/current           id of the fleet this agent serves; written last, so a pairing stands whole or not at all
 //! agent/pins/FLEET/fleet.toml  fleet key, certificate, relays, revocations, publishers
 //! agent/pins/FLEET/state.toml  boot count, floor of the clock
+//! agent/pins/FLEET/deployments.toml  see [`crate::deployments`]
 //! agent/mailbox.key            where offline calls will be sealed to
 //! ```
 //!
@@ -358,6 +359,12 @@ impl Membership {
                 Err(failure)
             }
         }
+    }
+
+    /// Where what is known of this fleet is kept.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The pinned key.

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::calls::Calls;
 use crate::config::AgentConfig;
+use crate::deployments::Deployments;
 use crate::link::{self, Link};
 use crate::packs::{Active, PackSet};
 use crate::pins::Membership;
@@ -60,6 +61,8 @@ pub struct Node {
     pub calls: Calls,
     /// what can be run
     pub packs: PackSet,
+    /// which packs the fleet's operators want here
+    pub deployments: Deployments,
     /// what it may do
     pub policy: PolicyFile,
     /// a prekey is worn
@@ -110,6 +113,7 @@ impl Node {
             receipts,
             calls: Calls::default(),
             packs,
+            deployments: Deployments::open(membership.folder())?,
             policy: PolicyFile::open(home)?,
             wake: Notify::new(),
             membership: RwLock::new(membership),

@@ -5,10 +5,12 @@
 //! expiry and revocation are judged again on every use. The fleet key itself signs grants and lists, never calls.
 
 mod certificate;
+mod deployment;
 mod refusal;
 mod revoked;
 
 pub use certificate::{check_node, verify_certificate, verify_kept_certificate, verify_relays, verify_successor};
+pub use deployment::{Outdated, check_deployment, follows, verify_deployment};
 pub use refusal::{ChainError, Refusal};
 pub use revoked::{RevocationError, RevokedSet, SERIAL_STEP, verify_revocations};
 

@@ -9,6 +9,7 @@ use crate::cbor::{self, Blob, DecodeError, Maybe, cbor_enum, cbor_map};
 use crate::error::{Code, Failure};
 use crate::keys::{Digest, KeyId, PublicKey};
 use crate::limits;
+use crate::objects::DeploymentDocument;
 use crate::scan::{Ceiling, Reader, ScanError, put_bytes, put_head};
 
 /// The WebSocket sub-protocol (RFC 6455, section 1.9).
@@ -125,11 +126,11 @@ cbor_enum! {
             /// a sentence
             message: String,
         },
-        /// A fleet-signed object everybody should have: relays or revocations.
+        /// A signed object that nodes should have: relays, revocations or a deployment.
         18 => Notice {
             /// the signed object
             signed: Blob,
-            /// `relays` or `revocations`
+            /// `relays`, `revocations` or `deployment`
             kind: String,
             /// the chain of its signer, empty for the fleet key itself
             chain: Vec<Blob>,
@@ -355,6 +356,10 @@ cbor_enum! {
         3 => NodesAfter { /// which
             lookup: Lookup, /// the last id of the page before
             after: KeyId },
+        /// The next page of deployments: those of names after this one; an empty page is the end. Answer:
+        /// [`Answer::Deployments`].
+        4 => DeploymentsAfter { /// the last name of the page before; empty for the first
+            after: String },
         /// A slot for a code this operator keeps. Changes. Answer: [`Answer::Slot`].
         10 => PairNew { /// how long it lives
             ttl_secs: u64 },
@@ -379,8 +384,8 @@ cbor_enum! {
         /// Forgets a node; a revocation goes separately. Changes. Answer: [`Answer::Done`].
         21 => RemoveNode { /// its id
             node: KeyId },
-        /// A newer fleet-signed object for everybody. Changes. Answer: [`Answer::Done`].
-        22 => PutNotice { /// `relays` or `revocations`
+        /// A newer object that nodes should have. Changes. Answer: [`Answer::Done`].
+        22 => PutNotice { /// `relays`, `revocations` or `deployment`
             kind: String, /// the signed object
             signed: Blob, /// its signer's chain
             chain: Vec<Blob> },
@@ -425,6 +430,9 @@ cbor_enum! {
         /// Bytes of a blob that the relay holds now.
         7 => Stored { /// equals the total when complete
             bytes: u64 },
+        /// Deployments. The reader verifies them.
+        8 => Deployments { /// sorted by name
+            documents: Vec<DeploymentDocument> },
     }
 }
 
@@ -443,7 +451,15 @@ impl Ask {
     /// Whether it changes something, so that it must be signed over this link.
     #[must_use]
     pub fn changes(&self) -> bool {
-        !matches!(self, Ask::Nodes { .. } | Ask::NodesAfter { .. } | Ask::Description { .. } | Ask::Status {} | Ask::PairList {})
+        !matches!(
+            self,
+            Ask::Nodes { .. }
+                | Ask::NodesAfter { .. }
+                | Ask::Description { .. }
+                | Ask::DeploymentsAfter { .. }
+                | Ask::Status {}
+                | Ask::PairList {}
+        )
     }
 }
 

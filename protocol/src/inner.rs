@@ -223,9 +223,9 @@ cbor_enum! {
             /// of which call
             call: CallId,
         },
-        /// A newer fleet-signed object, for the side that is behind.
+        /// A newer signed object, for the side that is behind.
         12 => Notice {
-            /// `relays` or `revocations`
+            /// `relays`, `revocations`, `certificate` or `deployment`
             kind: String,
             /// the signed object
             signed: Blob,

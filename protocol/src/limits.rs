@@ -64,6 +64,12 @@ pub const REASON: usize = 320;
 pub const VERSION: usize = 64;
 /// Publishers a machine trusts, and replaced keys it remembers: a fleet has a few, each replaced once in years.
 pub const PUBLISHERS: usize = 64;
+/// Deployments that a relay hands out and a node knows, one a name: far more packs than any node runs.
+pub const DEPLOYMENTS: usize = 256;
+/// Bytes of all of them together with their chains: a node is handed them on each connect.
+pub const DEPLOYMENTS_BYTES: usize = 1 << 20;
+/// Targets of one deployment: more than a fleet has roles and sites to tell apart.
+pub const TARGETS: usize = 32;
 /// Nodes of all types of a pack together. Types refer to each other: a kilobyte of them can unfold to a gigabyte.
 pub const TYPE_NODES: usize = 16_384;
 /// Nesting of a type. A description that nests deeper is read by nobody.

@@ -19,6 +19,8 @@ pub const ROLLBACK: &str = "pack.rollback";
 pub const REMOVE: &str = "pack.remove";
 /// Lists the packs.
 pub const LIST: &str = "pack.list";
+/// Tells what deployments ask of the node, and what came of that.
+pub const DEPLOYED: &str = "pack.status";
 /// Lists whose packs are taken.
 pub const PUBLISHERS: &str = "pack.publishers";
 /// Takes a publisher's packs from now on. `node.…`: it asks for the right `policy`.
@@ -70,6 +72,16 @@ pub fn commands() -> Vec<Command> {
         command(LIST, "All packs of this node, active or not.", vec![], Type::List(Box::new(listed()))),
         command(REMOVE, "Takes a pack out with all its versions; an embedded one becomes active again.", vec![name()], removed()),
         command(ROLLBACK, "Activates the version that was active before.", vec![name()], installed()),
+        command(
+            DEPLOYED,
+            "What deployments ask of this node, what came of each, and what runs.",
+            vec![
+                optional("name", "of one pack; else all that a deployment was heard of", Type::String),
+                optional("serial", "waits until the deployment of this serial, or a later one, is dealt with", Type::Int(IntType::U64)),
+                optional("wait_ms", "for so long at most, 60000 being the most", Type::Int(IntType::U32)),
+            ],
+            Type::List(Box::new(deployed())),
+        ),
     ]
 }
 
@@ -158,6 +170,38 @@ fn listed() -> Type {
         field("installed_at", "Unix seconds; none where it came with the agent", Type::Option(Box::new(Type::Int(IntType::U64)))),
         optional("publisher", "the key that signed it", Type::String),
         optional("refused", "why it does not answer though it should", Type::String),
+    ])
+}
+
+fn deployed() -> Type {
+    let u64s = || Type::Int(IntType::U64);
+    let refused = Type::Record(vec![
+        number("serial", "that it names"),
+        text("code", "an error code"),
+        text("message", "why it was not taken"),
+        number("at", "Unix seconds"),
+    ]);
+    let running = Type::Record(vec![
+        text("version", "of the version that answers"),
+        text("digest", "SHA-256 of its component"),
+        optional("publisher", "the key that signed it; none where it came with the agent", Type::String),
+        optional("signature", "its publisher's", Type::Bytes),
+    ]);
+    Type::Record(vec![
+        name(),
+        number("serial", "of the newest deployment that was taken; 0 before the first"),
+        optional("digest", "of that document", Type::String),
+        optional("signer", "id of the key that signed it", Type::String),
+        optional("signed_at", "Unix seconds", u64s()),
+        text("state", "`applied`, `pending`, `failed`, `not_meant` where it is for other nodes, or `none`"),
+        optional("since", "when the state was reached, Unix seconds", u64s()),
+        optional("version", "that is asked for; none where the pack is to be taken out", Type::String),
+        optional("component", "its digest", Type::String),
+        optional("code", "why it failed: an error code", Type::String),
+        optional("message", "the same as a sentence", Type::String),
+        optional("conflict", "digest of another document of the same serial, which was refused", Type::String),
+        optional("refused", "what was not taken last, since the agent started", refused),
+        optional("running", "what answers, whoever shipped it", running),
     ])
 }
 

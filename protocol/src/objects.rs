@@ -11,6 +11,7 @@
 
 mod call;
 mod claims;
+mod deployment;
 mod fleet;
 mod node;
 mod publisher;
@@ -22,6 +23,7 @@ pub use claims::{
     ClaimsError, NodeLabels, check_command_pattern, check_label_pattern, check_name_pattern, check_selector, command_matches,
     label_matches, name_matches, valid_label_value, valid_name,
 };
+pub use deployment::{Deployment, DeploymentDocument, Release, Target};
 pub use fleet::{Enrol, Grant, HolderKind, Relays, Revocations, Rights};
 pub use node::{Announce, Certificate, Node, Prekey, RevocationList};
 pub use publisher::{Publication, Rotation, Succession};
@@ -49,6 +51,7 @@ payloads! {
     Control = "control",
     Publication = "pack",
     Succession = "publisher",
+    Deployment = "deployment",
 }
 
 impl crate::signed::Payload for Call {

@@ -9,6 +9,7 @@ use outhaul_protocol::inner::{
     DataMessage, Ending, EventMessage, Inner, Lane, OpenPayload, OpenedPayload, QuickCall, Serials, WireFailure,
 };
 use outhaul_protocol::keys::{Digest, KeyId, PublicKey, SecretKey};
+use outhaul_protocol::objects::DeploymentDocument;
 use proptest::prelude::*;
 
 fn key() -> PublicKey {
@@ -73,6 +74,7 @@ fn asks() -> Vec<(&'static str, Ask)> {
         ("ask-description", Ask::Description { digest }),
         ("ask-status", Ask::Status {}),
         ("ask-nodes-after", Ask::NodesAfter { lookup: Lookup::default(), after: KeyId([2; 32]) }),
+        ("ask-deployments-after", Ask::DeploymentsAfter { after: "thermal".into() }),
         ("ask-pair-new", Ask::PairNew { ttl_secs: 300 }),
         ("ask-pair-detached", Ask::PairDetached { ttl_secs: 300, name: Maybe(None) }),
         ("ask-pair-list", Ask::PairList {}),
@@ -97,6 +99,7 @@ fn answers() -> Vec<(&'static str, Answer)> {
         ("answer-code", Answer::Code { code: "482913".into(), expires_at: 9 }),
         ("answer-pendings", Answer::Pendings { pendings: vec![pending] }),
         ("answer-stored", Answer::Stored { bytes: 2 }),
+        ("answer-deployments", Answer::Deployments { documents: vec![DeploymentDocument { document: blob(), chain: vec![blob()] }] }),
     ]
 }
 

@@ -4,14 +4,17 @@
 pub mod args;
 mod author;
 mod call;
+mod deployed;
 mod describe;
 mod invoke;
+mod many;
 mod nodes;
 mod oci;
 mod operators;
 mod pack;
 mod pair;
 mod publishers;
+mod rollout;
 mod run;
 mod sign;
 mod time;
@@ -30,7 +33,7 @@ use outhaul_protocol::native;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use self::args::{Cli, Command, Global, Nodes, NodesCommand, Operator, Pack, Pair, Serve};
+use self::args::{Cli, Command, Global, Nodes, NodesCommand, Operator, Pack, PackDeploy, Pair, Serve};
 use self::output::Output;
 use crate::config::ServeOptions;
 use crate::operator::{Dialer, Room, Seen, Session};
@@ -245,21 +248,35 @@ async fn nodes(context: &Context, command: NodesCommand) -> Result<u8, Failure> 
     }
 }
 
+async fn deploy(context: &Context, how: PackDeploy) -> Result<u8, Failure> {
+    if !how.to.is_empty() {
+        return rollout::deploy(context, &how).await;
+    }
+    let PackDeploy { pack, nodes, unsigned, downgrade, .. } = how;
+    pack::deploy(context, &pack, &nodes, sign::Shipping { unsigned, downgrade }).await
+}
+
 async fn pack(context: &Context, command: Pack) -> Result<u8, Failure> {
     match command {
         Pack::New(how) => author::new(context, &how),
         Pack::Build(how) => author::build(context, &how),
         Pack::Inspect { file } => author::inspect(context, &file),
-        Pack::Push { file, to, unsigned } => oci::push(context, &file, to.parse()?, unsigned).await,
+        Pack::Push { file, to: None, .. } => rollout::push(context, &file).await,
+        Pack::Push { file, to: Some(to), unsigned } => oci::push(context, &file, to.parse()?, unsigned).await,
         Pack::Pull(how) => oci::pull(context, &how).await,
-        Pack::Deploy { file, nodes, unsigned, downgrade } => {
-            pack::deploy(context, &file, &nodes, sign::Shipping { unsigned, downgrade }).await
-        }
+        Pack::Deploy(how) => deploy(context, PackDeploy { pack: oci::local(context, &how.pack).await?, ..how }).await,
+        Pack::Status { pack } => deployed::status(context, pack.as_deref()).await,
         Pack::Sign(how) => sign::sign(context, &how),
         Pack::Verify { file, publisher } => sign::verify(context, &file, publisher.as_deref()),
         Pack::List { node } => pack::list(context, &node).await,
-        Pack::Rollback { node, pack } => pack::by_name(context, &node, native::ROLLBACK, &pack).await,
-        Pack::Remove { node, pack } => pack::by_name(context, &node, native::REMOVE, &pack).await,
+        Pack::Rollback(how) => match &how.second {
+            Some(second) => pack::by_name(context, &how.first, native::ROLLBACK, second).await,
+            None => rollout::rollback(context, &how).await,
+        },
+        Pack::Remove(how) => match &how.second {
+            Some(second) => pack::by_name(context, &how.first, native::REMOVE, second).await,
+            None => rollout::remove(context, &how).await,
+        },
     }
 }
 

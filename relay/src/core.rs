@@ -7,6 +7,7 @@
 //!                                 ├─ channels: whose frame is this, and where does it go; bytes untouched
 //!                                 ├─ asks: operators' requests; what changes something is signed over the link
 //!                                 ├─ pairings: codes' slots, requests for approval, runs between two ends
+//!                                 ├─ notices, deployments: what is signed for all nodes, the newest of each
 //!                                 └─ store, blobs: threads of their own; no disk is touched on the reactor
 //! ```
 
@@ -16,6 +17,7 @@ mod blobs;
 mod channels;
 mod clock;
 mod connection;
+mod deployments;
 mod guest;
 mod hub;
 mod node;

@@ -6,6 +6,7 @@
 
 mod book;
 mod commands;
+pub mod deployments;
 mod drive;
 mod enrol;
 mod grants;

@@ -7,6 +7,7 @@ mod calls;
 mod camera;
 mod clock;
 mod config;
+mod deployments;
 mod drops;
 mod grants;
 mod handshake;

@@ -264,6 +264,41 @@ async fn the_agents_own_commands_answer_as_they_are_described() {
 }
 
 #[tokio::test]
+async fn a_document_has_what_is_here_answer_without_its_bytes_and_older_only_on_purpose() {
+    let (dir, mine) = (folder(), trusting(&[&publisher()]));
+    let packs = open(dir.path()).await;
+    let (one, two) = (fixture("fixtures/echo"), fixture("fixtures/echo-next"));
+    let (older, newer) = (signed_by(&publisher(), &one), signed_by(&publisher(), &two));
+    assert!(packs.resume("echo", sha256(&one), &older, &mine).await.expect("nothing against it").is_none(), "it is not here");
+    install(&packs, one.clone()).await.expect("installed");
+    install(&packs, two.clone()).await.expect("installed");
+    let refused = packs.resume("echo", sha256(&one), &older, &mine).await.expect_err("older");
+    assert_eq!(refused.code, Code::Replayed);
+    let meant = Shipment { downgrade: true, ..older.clone() };
+    let back = packs.resume("echo", sha256(&one), &meant, &mine).await.expect("meant").expect("is here");
+    assert_eq!((back.active.digest(), back.replaced), (sha256(&one), Some(sha256(&two))));
+    for (what, shipment, trust, code) in [
+        ("stripped", Shipment { downgrade: true, ..Shipment::default() }, mine.clone(), Code::BadSignature),
+        ("another's", Shipment { downgrade: true, ..newer.clone() }, mine.clone(), Code::BadSignature),
+        ("a stranger's", meant.clone(), Trust::default(), Code::BadKey),
+    ] {
+        assert_eq!(packs.resume("echo", sha256(&one), &shipment, &trust).await.expect_err(what).code, code, "{what}");
+    }
+    std::fs::write(dir.path().join(format!("packs/{}.wasm", sha256(&two))), b"damaged").expect("written");
+    assert!(packs.resume("echo", sha256(&two), &newer, &mine).await.expect("to be fetched again").is_none());
+    let gpu = embedded_digest("gpu").expect("embedded");
+    assert!(packs.resume("gpu", gpu, &Shipment::default(), &mine).await.expect("embedded").expect("is here").active.embedded());
+    assert_eq!(packs.resume("echo", gpu, &Shipment::default(), &mine).await.expect_err("another's name").code, Code::PackRejected);
+    let deployments = crate::deployments::Deployments::open(dir.path()).expect("none yet");
+    let told = crate::deployments::told(&deployments, &packs, Some("echo"));
+    told.check(crate::native::find("pack.status").expect("described").result.as_ref().expect("typed")).expect("fits");
+    let Value::Array(told) = told else { panic!("a list") };
+    let running = told[0].get("running").expect("answers");
+    assert_eq!(running.get("digest"), Some(&sha256(&one).to_string().into()));
+    assert!(packs.has("echo").await && !packs.has("gpu").await);
+}
+
+#[tokio::test]
 async fn an_install_says_which_powers_are_missing() {
     let dir = folder();
     let packs = open(dir.path()).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use outhaul_host::Host;
-use outhaul_protocol::error::Failure;
+use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::keys::{Digest, sha256};
 use outhaul_protocol::pack::{self, compare_versions};
 use outhaul_protocol::publisher::{Trust, Unproven, Vouched};
@@ -46,15 +46,36 @@ impl PackSet {
             return Ok(None);
         }
         let vouched = trust.admit(shipment.signature.as_deref(), digest, clock)?;
-        let said = vouched.publication();
-        match index.highest(vouched.publisher().ids(), &said.name) {
-            Some(highest) if !shipment.downgrade && compare_versions(&said.version, highest).is_lt() => Err(Unproven::Older {
-                name: escape_control(&said.name).into_owned(),
-                found: escape_control(&said.version).into_owned(),
-                highest: highest.to_owned(),
-            }),
-            _ => Ok(Some(vouched)),
+        not_older(index, &vouched, shipment.downgrade)?;
+        Ok(Some(vouched))
+    }
+
+    /// Makes a version that is here the active one, for a document that names it: under a publisher's signature that still
+    /// stands, and an older one only where the document says so. `None` when it is not here, or is damaged: then it has to
+    /// be installed.
+    pub async fn resume(&self, name: &str, digest: Digest, shipment: &Shipment, trust: &Trust) -> Result<Option<Installed>, Failure> {
+        let mut index = self.index.lock().await;
+        if let Some(embedded) = self.embedded.values().find(|embedded| embedded.digest() == digest) {
+            if embedded.name() != name {
+                let text =
+                    format!("the component is pack `{}`, which came with the agent, not `{}`", embedded.name(), escape_control(name));
+                return Err(Failure::new(Code::PackRejected, text));
+            }
+            return self.switch(&mut index, name, None, trust).await.map(Some);
         }
+        if !index.packs.get(name).is_some_and(|entry| entry.has(digest)) {
+            return Ok(None);
+        }
+        not_older(&index, &trust.keep(shipment.signature.as_deref(), digest)?, shipment.downgrade)?;
+        match self.switch(&mut index, name, Some(digest), trust).await {
+            Err(failure) if failure.code == Code::DigestMismatch => Ok(None),
+            done => done.map(Some),
+        }
+    }
+
+    /// Whether a version of this name was deployed here.
+    pub async fn has(&self, name: &str) -> bool {
+        self.index.lock().await.packs.contains_key(name)
     }
 
     /// Installs a component and makes it the active version of its name.
@@ -121,6 +142,19 @@ impl PackSet {
             next
         });
         gone.iter().map(|active| active.digest()).collect()
+    }
+}
+
+/// Refuses a version below the highest there ever was of this publisher's pack, unless that is meant.
+fn not_older(index: &Index, vouched: &Vouched, downgrade: bool) -> Result<(), Unproven> {
+    let said = vouched.publication();
+    match index.highest(vouched.publisher().ids(), &said.name) {
+        Some(highest) if !downgrade && compare_versions(&said.version, highest).is_lt() => Err(Unproven::Older {
+            name: escape_control(&said.name).into_owned(),
+            found: escape_control(&said.version).into_owned(),
+            highest: highest.to_owned(),
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -64,6 +64,7 @@ impl Node {
         let first = known.and_then(|known| known.keys().first()).copied().unwrap_or(*key);
         if self.membership_mut().trust_publisher(first, name.map(str::to_owned))? {
             tracing::info!(publisher = %key.id().short(), "packs of a publisher are taken from now on");
+            self.deployments.retry();
         }
         self.review_trust();
         Ok(())

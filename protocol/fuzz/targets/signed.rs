@@ -4,8 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 use outhaul_protocol::keys::SecretKey;
 use outhaul_protocol::objects::{
-    Announce, Call, Certificate, Control, Grant, Link, Node, Opening, Pair, Prekey, Publication, Receipt, Relays, RevocationList,
-    Revocations, Rotation, Succession,
+    Announce, Call, Certificate, Control, Deployment, DeploymentDocument, Grant, Link, Node, Opening, Pair, Prekey, Publication, Receipt,
+    Relays, RevocationList, Revocations, Rotation, Succession,
 };
 use outhaul_protocol::signed::Signed;
 
@@ -18,8 +18,9 @@ fuzz_target!(|data: &[u8]| {
             }
         )* };
     }
-    kinds!(Grant, Node, Revocations, Relays, Prekey, Announce, Opening, Call, Receipt, Pair, Link, Control, Publication, Succession);
+    kinds!(Grant, Node, Revocations, Relays, Prekey, Announce, Opening, Call, Receipt, Pair, Link, Control, Publication, Succession, Deployment);
     let _ = Certificate::decode(data);
     let _ = RevocationList::decode(data);
     let _ = Rotation::decode(data);
+    let _ = DeploymentDocument::decode(data);
 });

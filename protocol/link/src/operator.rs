@@ -344,7 +344,9 @@ fn closed(code: &str) -> Failure {
 /// Room that an answer may need.
 fn units(ask: &Ask) -> u32 {
     match ask {
-        Ask::Nodes { .. } | Ask::NodesAfter { .. } | Ask::PairList {} => (limits::FRAME / ANSWER_UNIT) as u32,
+        Ask::Nodes { .. } | Ask::NodesAfter { .. } | Ask::DeploymentsAfter { .. } | Ask::PairList {} => {
+            (limits::FRAME / ANSWER_UNIT) as u32
+        }
         Ask::Description { .. } => (limits::DESCRIPTION / ANSWER_UNIT) as u32,
         _ => 1,
     }

@@ -173,8 +173,26 @@ pub(crate) fn succession(by: &SecretKey) -> Succession {
     Succession { iss: by.id(), iat: NOW, key: publisher().public(), next: next_publisher().public() }
 }
 
+pub(crate) fn release() -> Release {
+    let signature = Blob(Signed::sign(&publisher(), &publication()).into_bytes());
+    Release { version: "1.2.0".to_owned(), component: Digest([15; 32]), signature, rotations: vec![], downgrade: false }
+}
+
+pub(crate) fn deployment() -> Deployment {
+    let target = |nodes: &[&str], release: Option<Release>| Target { nodes: words(nodes), release, before: None };
+    Deployment {
+        iss: operator().id(),
+        aud: fleet().id(),
+        iat: NOW,
+        name: "thermal".to_owned(),
+        serial: 7,
+        previous: Some(Digest([17; 32])),
+        targets: vec![target(&["bench-1", "site=west,role=edge"], Some(release())), target(&["*"], None)],
+    }
+}
+
 /// How many kinds there are.
-pub(crate) const KINDS: usize = 14;
+pub(crate) const KINDS: usize = 15;
 
 /// Kind and signed bytes of each.
 pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
@@ -196,6 +214,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
         signed(&operator(), &control()),
         signed(&publisher(), &publication()),
         signed(&publisher(), &succession(&publisher())),
+        signed(&operator(), &deployment()),
     ]
 }
 

@@ -27,6 +27,7 @@ fn taken_as(bytes: &[u8], by: &[SecretKey]) -> Vec<&'static str> {
         takes::<Control>(bytes, by),
         takes::<Publication>(bytes, by),
         takes::<Succession>(bytes, by),
+        takes::<Deployment>(bytes, by),
     ]
     .into_iter()
     .flatten()

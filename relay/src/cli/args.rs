@@ -302,17 +302,19 @@ pub enum Pack {
         /// The component, .wasm
         file: PathBuf,
     },
-    /// Puts a component and its signature into an OCI registry, in the layout that other WebAssembly tools read
+    /// Hands a component to the relay, for nodes to fetch, or to an OCI registry, in the layout other WebAssembly tools read
     ///
     /// The signature in FILE.cose goes with it. Where there is none, it is signed with this home's publisher key.
-    /// Credentials are those of `docker login`. A registry on this machine is spoken to without TLS.
+    /// What the relay has, NAME@VERSION means from then on. Credentials for a registry are those of `docker login`; one
+    /// on this machine is spoken to without TLS.
     Push {
         /// The component, .wasm
         file: PathBuf,
-        /// Where to: oci://HOST/REPOSITORY:TAG
-        to: String,
-        /// Pushes it without a signature
-        #[arg(long, env = "OUTHAUL_UNSIGNED", value_parser = FalseyValueParser::new())]
+        /// A registry instead of the relay: oci://HOST/REPOSITORY:TAG
+        #[arg(value_name = "PLACE")]
+        to: Option<String>,
+        /// Pushes it to the registry without a signature
+        #[arg(long, env = "OUTHAUL_UNSIGNED", value_parser = FalseyValueParser::new(), requires = "to")]
         unsigned: bool,
     },
     /// Fetches a component and its signature from an OCI registry
@@ -321,18 +323,11 @@ pub enum Pack {
     ///
     /// The signature in FILE.cose goes with it. Where there is none, it is signed with this home's publisher key,
     /// which machines trust that were paired from here.
-    Deploy {
-        /// The component, .wasm, or its place in a registry: oci://HOST/REPOSITORY:TAG
-        file: PathBuf,
-        /// Ids, names or starts of ids
-        #[arg(required = true)]
-        nodes: Vec<String>,
-        /// Sends it without a signature; nodes refuse it unless it came with their agent
-        #[arg(long, env = "OUTHAUL_UNSIGNED", value_parser = FalseyValueParser::new())]
-        unsigned: bool,
-        /// Installs it also where a newer version of the same publisher has been
-        #[arg(long, env = "OUTHAUL_DOWNGRADE", value_parser = FalseyValueParser::new())]
-        downgrade: bool,
+    Deploy(PackDeploy),
+    /// What deployments ask, by whose signature, and what runs on which node
+    Status {
+        /// The pack's name; else all that were deployed with --to
+        pack: Option<String>,
     },
     /// Signs a component as its publisher: writes FILE.cose beside it; the component stays as it is
     Sign(PackSign),
@@ -350,19 +345,64 @@ pub enum Pack {
         node: String,
     },
     /// Activates the version that was active before
-    Rollback {
-        /// Id, name or the start of an id
-        node: String,
-        /// The pack's name
-        pack: String,
-    },
+    Rollback(PackOn),
     /// Takes a pack out; an embedded one becomes active again
-    Remove {
-        /// Id, name or the start of an id
-        node: String,
-        /// The pack's name
-        pack: String,
-    },
+    Remove(PackOn),
+}
+
+/// `relay pack deploy`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With nodes it is done at once, and they must be connected. With --to it is a
+signed document that the relay keeps and nodes follow by themselves, also those
+that are off now or get the label later; a newer one of the same pack replaces
+it. What a node is told directly afterwards stands until the next document.
+
+Examples:
+  relay pack deploy thermal.wasm bench-1
+  relay pack deploy thermal@1.2 --to role=edge --canary 10% --health thermal.summary")]
+pub struct PackDeploy {
+    /// The component, .wasm; NAME@VERSION of one that was pushed or deployed before; or oci://HOST/REPOSITORY:TAG
+    #[arg(value_name = "FILE|NAME@VERSION|PLACE")]
+    pub pack: String,
+    /// Ids, names or starts of ids
+    #[arg(required_unless_present = "to", conflicts_with = "to")]
+    pub nodes: Vec<String>,
+    /// all, label=value or a node's name; a comma: both must hold; --to again: either
+    #[arg(long, value_name = "SEL", env = "OUTHAUL_TO")]
+    pub to: Vec<String>,
+    /// So many of them first, those that are connected; the rest when it goes well there. Else they get back what they had
+    #[arg(long, value_name = "N%", env = "OUTHAUL_CANARY", requires = "to", conflicts_with = "nodes", value_parser = share)]
+    pub canary: Option<u8>,
+    /// What must answer on each of the first, INTERFACE.FUNCTION without parameters
+    #[arg(long, value_name = "COMMAND", env = "OUTHAUL_HEALTH", requires = "canary")]
+    pub health: Option<String>,
+    /// Sends it without a signature; nodes refuse it unless it came with their agent
+    #[arg(long, env = "OUTHAUL_UNSIGNED", value_parser = FalseyValueParser::new(), conflicts_with = "to")]
+    pub unsigned: bool,
+    /// Installs it also where a newer version of the same publisher has been
+    #[arg(long, env = "OUTHAUL_DOWNGRADE", value_parser = FalseyValueParser::new())]
+    pub downgrade: bool,
+}
+
+/// `relay pack rollback` and `remove`.
+#[derive(Debug, Args)]
+pub struct PackOn {
+    /// Id, name or the start of an id; with --to the pack's name instead
+    #[arg(value_name = "NODE")]
+    pub first: String,
+    /// The pack's name
+    #[arg(value_name = "PACK", required_unless_present = "to", conflicts_with = "to")]
+    pub second: Option<String>,
+    /// By a document, on all nodes that one was for: all, label=value or a node's name; --to again: either
+    #[arg(long, value_name = "SEL", env = "OUTHAUL_TO")]
+    pub to: Vec<String>,
+}
+
+/// `10%`, or `10`.
+fn share(text: &str) -> Result<u8, String> {
+    let number = text.trim_end_matches('%').parse().ok().filter(|share| (1..=99).contains(share));
+    number.ok_or_else(|| "write a share of the nodes from 1% to 99%".to_owned())
 }
 
 /// `relay pack new`.
@@ -594,6 +634,13 @@ mod tests {
             "relay serve --tls-cert c",
             "relay operator grant k --commands * --nodes *",
             "relay invoke n c --timeout soon",
+            "relay pack deploy f",
+            "relay pack deploy f n --to all",
+            "relay pack deploy f --to all --canary 0%",
+            "relay pack deploy f --to all --health a.b",
+            "relay pack deploy f n --canary 10%",
+            "relay pack rollback p",
+            "relay pack rollback p n --to all",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

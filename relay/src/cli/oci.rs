@@ -20,7 +20,7 @@ use serde_json::json;
 use super::Context;
 use super::args::PackPull;
 use super::pack::read;
-use super::sign::{FOR_ALL, beside, signature_for, trust_here};
+use super::sign::{FOR_ALL, beside, signature, trust_here};
 use crate::operator::now;
 
 /// How long a registry may take for all of it; `--timeout` says otherwise.
@@ -32,7 +32,7 @@ pub(super) async fn push(context: &Context, file: &Path, place: Place, unsigned:
     let (contents, types) = (pack::read(&bytes)?, Types::read(&bytes)?);
     let signature = match unsigned {
         true => None,
-        false => Some(signature_for(context, file, &bytes, &contents)?),
+        false => Some(signature(context, file, &bytes)?),
     };
     let registry = Registry::new(place.clone(), context.global.ca.clone())?;
     let pushed = within(context, registry.push(&about(&contents, &types), bytes, signature.as_deref())).await?;
@@ -94,17 +94,16 @@ pub(super) async fn pull(context: &Context, how: &PackPull) -> Result<u8, Failur
     Ok(0)
 }
 
-/// The file to deploy: the one that is named, or one in this home's cache with what a registry has.
-pub(super) async fn local(context: &Context, named: &Path) -> Result<PathBuf, Failure> {
-    let Some(text) = named.to_str().filter(|text| text.starts_with(outhaul_oci::place::SCHEME)) else {
+/// What to deploy: as it is named, or a file in this home's cache with what a registry has.
+pub(super) async fn local(context: &Context, named: &str) -> Result<String, Failure> {
+    if !named.starts_with(outhaul_oci::place::SCHEME) {
         return Ok(named.to_owned());
-    };
-    let pulled = pulled(context, &text.parse()?).await?;
+    }
+    let pulled = pulled(context, &named.parse()?).await?;
     let signature = best_signature(context, &pulled)?;
-    let folder = context.room.create("cache")?;
-    let file = folder.join(format!("{}.wasm", sha256(&pulled.component)));
+    let file = context.room.create("cache")?.join(format!("{}.wasm", sha256(&pulled.component)));
     keep(&file, &pulled.component, signature.as_deref())?;
-    Ok(file)
+    Ok(file.display().to_string())
 }
 
 async fn pulled(context: &Context, place: &Place) -> Result<Pulled, Failure> {

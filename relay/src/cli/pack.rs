@@ -20,22 +20,22 @@ use serde_json::{Value as Json, json};
 use super::Context;
 use super::invoke::plain;
 use super::output::{failure_text, stderr_is_terminal, table};
-use super::sign::{Shipping, shipped};
+use super::rollout;
+use super::sign::{Shipping, shipped, shipped_before};
 use super::time::ago;
 use crate::operator::{Drive, Seen, Session, now, unexpected};
 
 /// How long a node may take to fetch, check and compile; `--timeout` says otherwise.
-const INSTALL: Duration = Duration::from_secs(300);
+pub(super) const INSTALL: Duration = Duration::from_secs(300);
 /// The same for what it has already.
 pub(super) const CHANGE: Duration = Duration::from_secs(60);
 /// Every WebAssembly file begins so.
 const MAGIC: &[u8] = b"\0asm";
 
 /// `relay pack deploy`.
-pub(super) async fn deploy(context: &Context, file: &Path, nodes: &[String], how: Shipping) -> Result<u8, Failure> {
-    let file = &super::oci::local(context, file).await?;
-    let bytes = read(file)?;
-    let digest = sha256(&bytes);
+pub(super) async fn deploy(context: &Context, pack: &str, nodes: &[String], how: Shipping) -> Result<u8, Failure> {
+    let known = rollout::named(pack);
+    let bytes = if known.is_none() { read(Path::new(pack))? } else { Vec::new() };
     // Every node is known before anything is sent: a typing mistake changes nothing anywhere.
     let mut session = context.session().await?;
     let mut targets: Vec<Seen> = Vec::with_capacity(nodes.len());
@@ -45,8 +45,14 @@ pub(super) async fn deploy(context: &Context, file: &Path, nodes: &[String], how
             targets.push(seen);
         }
     }
-    let params = shipped(context, file, &bytes, how)?;
-    store(context, &session, digest, &bytes).await?;
+    let params = match known {
+        Some((name, version)) => shipped_before(&rollout::known_release(context, &session, name, version).await?, how.downgrade),
+        None => {
+            let params = shipped(context, Path::new(pack), &bytes, how)?;
+            store(context, &session, sha256(&bytes), &bytes).await?;
+            params
+        }
+    };
     let mut results = Vec::with_capacity(targets.len());
     for seen in targets {
         let result = change(context, again(&session)?, &seen, native::INSTALL, params.clone(), INSTALL).await;
@@ -76,7 +82,7 @@ pub(super) fn read(file: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 /// Hands the relay what it lacks of a blob.
-async fn store(context: &Context, session: &Session, digest: Digest, bytes: &[u8]) -> Result<(), Failure> {
+pub(super) async fn store(context: &Context, session: &Session, digest: Digest, bytes: &[u8]) -> Result<(), Failure> {
     let (total, mut at, shown) = (bytes.len(), 0, stderr_is_terminal() && bytes.len() > limits::BLOB_CHUNK);
     while at < total {
         let part = &bytes[at..total.min(at + limits::BLOB_CHUNK)];
@@ -206,13 +212,20 @@ fn packs_table(value: &Value, now: u64) -> String {
     table(&["NAME", "VERSION", "DIGEST", "STATE", "CAME"], &packs.iter().map(row).collect::<Vec<_>>())
 }
 
-fn short(digest: &str) -> String {
+pub(super) fn short(digest: &str) -> String {
     digest.chars().take(12).collect()
 }
 
-/// `relay pack rollback` and `remove`.
-pub(super) async fn by_name(context: &Context, node: &str, command: &str, pack: &str) -> Result<u8, Failure> {
-    let (session, seen) = context.with_node(node).await?;
+/// `relay pack rollback` and `remove` on one node, at once. Node and pack may come in either order where that is clear.
+pub(super) async fn by_name(context: &Context, first: &str, command: &str, second: &str) -> Result<u8, Failure> {
+    let mut session = context.session().await?;
+    let (seen, pack) = match session.node(first).await {
+        Err(unknown) if unknown.code == Code::UnknownNode => match session.node(second).await {
+            Ok(seen) => (seen, first),
+            Err(_) => return Err(unknown),
+        },
+        found => (found?, second),
+    };
     let params = Value::Map(vec![("name".into(), pack.into())]);
     let value = change(context, session, &seen, command, params, CHANGE).await?;
     context.out.either(

@@ -7,7 +7,7 @@ use outhaul_home::{read_optional, read_secret_key, write_atomic};
 use outhaul_protocol::chain::RevokedSet;
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::keys::{Digest, sha256};
-use outhaul_protocol::objects::Publication;
+use outhaul_protocol::objects::{Publication, Release};
 use outhaul_protocol::pack::{self, Contents};
 use outhaul_protocol::publisher::{PublisherKey, Publishers, Trust, Unproven};
 use outhaul_protocol::signed::Signed;
@@ -157,8 +157,7 @@ pub(super) fn shipped(context: &Context, file: &Path, bytes: &[u8], how: Shippin
     let digest = sha256(bytes);
     let mut params = vec![("digest".into(), digest.to_string().into()), ("size".into(), Value::Int(bytes.len() as i128))];
     if !how.unsigned {
-        let signature = signature_for(context, file, bytes, &pack::read(bytes)?)?;
-        params.push(("signature".into(), Value::Bytes(signature)));
+        params.push(("signature".into(), Value::Bytes(signature(context, file, bytes)?)));
         let rotations = context.room.rotations()?;
         if !rotations.is_empty() {
             let bytes = rotations.iter().map(|rotation| Value::Bytes(rotation.encode())).collect();
@@ -171,13 +170,31 @@ pub(super) fn shipped(context: &Context, file: &Path, bytes: &[u8], how: Shippin
     Ok(Value::Map(params))
 }
 
-/// The signature that lies beside a component; without one, this home signs.
-pub(super) fn signature_for(context: &Context, file: &Path, bytes: &[u8], contents: &Contents) -> Result<Vec<u8>, Failure> {
-    let digest = sha256(bytes);
+/// A component's signature: the file beside it, or this home's.
+pub(super) fn signature(context: &Context, file: &Path, bytes: &[u8]) -> Result<Vec<u8>, Failure> {
+    let (digest, contents) = (sha256(bytes), pack::read(bytes)?);
     match signature_of(file)? {
-        Some(signature) => checked(file, &signature, digest, contents),
-        None => signed_here(context, digest, contents),
+        Some(signature) => checked(file, &signature, digest, &contents),
+        None => signed_here(context, digest, &contents),
     }
+}
+
+/// The parameters of `pack.install` for a version that the relay has already.
+pub(super) fn shipped_before(release: &Release, downgrade: bool) -> Value {
+    let mut params = vec![
+        ("digest".into(), release.component.to_string().into()),
+        // How long it is, the relay tells; what it is, the digest.
+        ("size".into(), Value::Int(0)),
+        ("signature".into(), Value::Bytes(release.signature.0.clone())),
+    ];
+    if !release.rotations.is_empty() {
+        let bytes = release.rotations.iter().map(|rotation| Value::Bytes(rotation.0.clone())).collect();
+        params.push(("rotations".into(), Value::Array(bytes)));
+    }
+    if downgrade {
+        params.push(("downgrade".into(), Value::Bool(true)));
+    }
+    Value::Map(params)
 }
 
 /// A signature that is about something else is told here, before anything is sent. Whether it holds is the node's to say.

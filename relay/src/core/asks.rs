@@ -91,7 +91,7 @@ fn dispatch(hub: &Arc<Hub>, pending: Pending, ask: Ask) {
         Ask::RemoveNode { node } => store(hub, pending, move |hub, operator, db| remove_node(hub, operator, db, &node)),
         Ask::PutNotice { kind, signed, chain } => store(hub, pending, move |hub, operator, db| {
             if hub.notice(db, &kind, &signed.0, &chain)? {
-                tracing::info!(kind, operator = %operator.key.id().short(), "took a newer fleet-signed notice");
+                tracing::info!(kind, operator = %operator.key.id().short(), "took a newer signed notice");
             }
             Ok(Answer::Done {})
         }),
@@ -178,6 +178,9 @@ fn answer_now(hub: &Arc<Hub>, operator: &Arc<OperatorSession>, ask: Ask) -> Answ
             nodes: nodes as u64,
             operators: operators as u64,
         });
+    }
+    if let Ask::DeploymentsAfter { after } = &ask {
+        return Ok(Answer::Deployments { documents: hub.deployments.after(after) });
     }
     if operator.authority.rights().enrol.is_none() {
         return Err(lacks("enrol"));

@@ -15,6 +15,7 @@ use outhaul_protocol::time::Time;
 use super::blobs::Blobs;
 use super::channels::Channels;
 use super::clock;
+use super::deployments::{DEPLOYMENT, Deployments};
 use super::notices::Notices;
 use super::pairings::Pairings;
 use super::sessions::Sessions;
@@ -34,6 +35,7 @@ pub struct Hub {
     pub(crate) channels: Channels,
     pub(crate) pairings: Pairings,
     pub(crate) notices: Notices,
+    pub(crate) deployments: Deployments,
     pub(crate) store: Worker<Db>,
     pub(crate) blobs: Worker<Blobs>,
     pub(crate) started: Instant,
@@ -47,6 +49,7 @@ impl Hub {
         let tls = settings.tls.as_ref().map(|(cert, key)| ServerTls::read(cert, key)).transpose()?;
         let mut db = Db::open(&folder.join("relay.db"))?;
         let notices = Notices::load(identity.fleet, &mut db)?;
+        let deployments = Deployments::load(identity.fleet, &mut db)?;
         let blobs = Blobs::open(folder.join("packs"), settings.limits.packs_mib.saturating_mul(1 << 20))?;
         Ok(Hub {
             key: identity.key,
@@ -57,6 +60,7 @@ impl Hub {
             pairings: Pairings::new(settings.limits.guests),
             settings,
             notices,
+            deployments,
             store: Worker::start("relay-store", db)?,
             blobs: Worker::start("relay-blobs", blobs)?,
             started: Instant::now(),
@@ -94,6 +98,9 @@ impl Hub {
 
     /// The same on the store's thread.
     pub(crate) fn notice(&self, db: &mut Db, kind: &str, signed: &[u8], chain: &[Blob]) -> Result<bool, Failure> {
+        if kind == DEPLOYMENT {
+            return self.deployment(db, signed, chain);
+        }
         let newer = self.notices.take(db, kind, signed, chain)?;
         if newer {
             for frame in self.notices.known().frames() {
@@ -104,6 +111,13 @@ impl Hub {
             self.sweep();
         }
         Ok(newer)
+    }
+
+    /// A deployment that is newer is kept, and told to the nodes that are here.
+    fn deployment(&self, db: &mut Db, signed: &[u8], chain: &[Blob]) -> Result<bool, Failure> {
+        let Some(frame) = self.deployments.take(db, signed, chain, &self.notices.known().revoked)? else { return Ok(false) };
+        self.sessions.nodes().iter().for_each(|node| node.session.say_bytes(frame.clone()));
+        Ok(true)
     }
 
     /// Ends sessions whose grants or keys count no more.

@@ -35,6 +35,7 @@ impl Peer for NodeSession {
         // Only now: a notice that came between the judgement and the list would have passed this node by.
         let notices = hub.notices.known();
         notices.frames().iter().for_each(|frame| self.session.say(frame));
+        hub.deployments.frames().into_iter().for_each(|frame| self.session.say_bytes(frame));
         if notices.revoked.has_key(&self.id) {
             self.session.end(Code::Revoked.as_str(), "this machine's key is revoked");
         }

@@ -93,7 +93,7 @@ impl Notices {
                 let newer = revoked.serial() > known.revoked.serial();
                 Ok(newer.then(|| Known { revoked: Arc::new(revoked), revocations: Some(Arc::new(list)), ..known }))
             }
-            _ => Err(Failure::new(Code::BadParams, "only relays and revocations are notices")),
+            _ => Err(Failure::new(Code::BadParams, "only relays, revocations and deployments are notices")),
         }
     }
 }

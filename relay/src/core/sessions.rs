@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use outhaul_link::outbox::{Meter, Outbox, Refused};
 use outhaul_protocol::cbor::Blob;
 use outhaul_protocol::chain::Authority;
@@ -102,7 +103,12 @@ impl Session {
 
     /// Queues a control frame; a peer that does not keep up is disconnected.
     pub(crate) fn say(&self, frame: &Frame) {
-        if self.outbox.control(frame.encode()) == Err(Refused::Full) {
+        self.say_bytes(frame.encode().into());
+    }
+
+    /// The same with a frame that many are told.
+    pub(crate) fn say_bytes(&self, frame: Bytes) {
+        if self.outbox.control(frame) == Err(Refused::Full) {
             self.overrun();
         }
     }

@@ -1,5 +1,5 @@
 //! What the relay remembers, in SQLite: nodes' certificates and last announces, descriptions by digest, the newest
-//! fleet-signed notices. Nothing here is trusted by anybody: signed parts are verified again by their readers.
+//! fleet-signed notices and deployments. Nothing here is trusted by anybody: signed parts are verified again by their readers.
 //! WAL with `synchronous = NORMAL`: a power cut may lose the last seconds, never the file.
 
 use std::path::Path;
@@ -10,7 +10,7 @@ use outhaul_protocol::time::Time;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 /// The version of the tables below; a newer file is refused.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// KiB of pages SQLite keeps: the relay's memory stays flat whatever the fleet's size.
 const CACHE_KIB: i64 = 1024;
 /// Bytes of all descriptions together; what was not asked for the longest goes first.
@@ -24,6 +24,10 @@ CREATE INDEX nodes_by_name ON nodes(name);
 CREATE TABLE removed(id BLOB PRIMARY KEY, serial INTEGER NOT NULL, at INTEGER NOT NULL);
 CREATE TABLE descriptions(digest BLOB PRIMARY KEY, bytes BLOB NOT NULL, used_at INTEGER NOT NULL);
 CREATE TABLE notices(kind TEXT PRIMARY KEY, signed BLOB NOT NULL, chain BLOB NOT NULL, accepted_at INTEGER NOT NULL);
+";
+/// What version 2 has beside it.
+const SINCE_2: &str = "
+CREATE TABLE deployments(name TEXT PRIMARY KEY, signed BLOB NOT NULL, chain BLOB NOT NULL, accepted_at INTEGER NOT NULL);
 ";
 
 /// The open database. Lives on its own thread.
@@ -104,11 +108,13 @@ impl Db {
         db.pragma_update(None, "cache_size", -CACHE_KIB)?;
         db.pragma_update(None, "journal_size_limit", 4 << 20)?;
         let version = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        if version == 0 {
-            db.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))?;
-            return Ok(VERSION);
-        }
-        Ok(version)
+        let missing = match version {
+            0 => format!("{SCHEMA}{SINCE_2}"),
+            1 => SINCE_2.to_owned(),
+            _ => return Ok(version),
+        };
+        db.execute_batch(&format!("BEGIN; {missing} PRAGMA user_version = {VERSION}; COMMIT;"))?;
+        Ok(VERSION)
     }
 
     /// Writes the log back into the file: what a drain ends with.
@@ -238,11 +244,22 @@ impl Db {
     /// The newest notice of a kind.
     pub(crate) fn notice(&mut self, kind: &str) -> Stored<Option<KeptNotice>> {
         let mut query = self.connection.prepare_cached("SELECT signed, chain, accepted_at FROM notices WHERE kind = ?1")?;
-        let notice = |row: &Row<'_>| {
-            let accepted_at = Time(row.get::<_, i64>(2)?.unsigned_abs());
-            Ok(KeptNotice { signed: row.get(0)?, chain: row.get(1)?, accepted_at })
-        };
-        Ok(query.query_row([kind], notice).optional()?)
+        Ok(query.query_row([kind], |row| notice(row, 0)).optional()?)
+    }
+
+    /// The newest deployment of each name.
+    pub(crate) fn deployments(&mut self) -> Stored<Vec<(String, KeptNotice)>> {
+        let mut query = self.connection.prepare_cached("SELECT name, signed, chain, accepted_at FROM deployments ORDER BY name")?;
+        let rows = query.query_map([], |row| Ok((row.get(0)?, notice(row, 1)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Keeps a deployment that was verified and found newer.
+    pub(crate) fn put_deployment(&mut self, name: &str, kept: &KeptNotice) -> Stored<()> {
+        self.connection
+            .prepare_cached("INSERT OR REPLACE INTO deployments(name, signed, chain, accepted_at) VALUES(?1, ?2, ?3, ?4)")?
+            .execute(params![name, kept.signed, kept.chain, bits(kept.accepted_at.0)])?;
+        Ok(())
     }
 
     /// Keeps a notice that was verified and found newer.
@@ -252,6 +269,12 @@ impl Db {
             .execute(params![kind, notice.signed, notice.chain, bits(notice.accepted_at.0)])?;
         Ok(())
     }
+}
+
+/// Signed bytes, chain and time, from this column on.
+fn notice(row: &Row<'_>, at: usize) -> rusqlite::Result<KeptNotice> {
+    let accepted_at = Time(row.get::<_, i64>(at + 2)?.unsigned_abs());
+    Ok(KeptNotice { signed: row.get(at)?, chain: row.get(at + 1)?, accepted_at })
 }
 
 /// The lowest and highest id that begin with these hexadecimal digits.
@@ -325,11 +348,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_an_older_relay_goes_on() {
+        let (mut db, dir) = db();
+        db.put_node(&KeyId([1; 32]), "x", b"c", Time(1)).expect("puts");
+        db.connection.execute_batch("DROP TABLE deployments; PRAGMA user_version = 1;").expect("as it was");
+        drop(db);
+        let mut db = Db::open(&dir.path().join("relay.db")).expect("opens");
+        assert!(db.node(&KeyId([1; 32])).expect("reads").is_some() && db.deployments().expect("reads").is_empty());
+        let kept = KeptNotice { signed: vec![1], chain: vec![2], accepted_at: Time(3) };
+        db.put_deployment("thermal", &kept).expect("puts");
+        assert_eq!(db.deployments().expect("reads")[0].0, "thermal");
+    }
+
+    #[test]
     fn a_file_of_a_newer_relay_is_refused() {
         let (db, dir) = db();
         db.connection.pragma_update(None, "user_version", 9).expect("sets");
         drop(db);
         let failure = Db::open(&dir.path().join("relay.db")).expect_err("newer");
-        assert!(failure.message.ends_with("it is of version 9, this relay knows 1"), "{failure}");
+        assert!(failure.message.ends_with("it is of version 9, this relay knows 2"), "{failure}");
     }
 }

@@ -12,6 +12,7 @@ use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::frame::Lookup;
 use outhaul_protocol::inner::Lane;
 use outhaul_protocol::limits;
+use outhaul_protocol::objects::DeploymentDocument;
 use outhaul_protocol::time::Time;
 
 use super::book::{Book, Known, Seen};
@@ -93,6 +94,12 @@ impl Drive {
                 None => Err(unknown("the channel ended")),
             };
         }
+    }
+
+    /// Hands the node a deployment: a relay that holds it back gains nothing.
+    pub async fn hand(&self, document: &DeploymentDocument) {
+        // A channel that is over says so to the call on it.
+        let _ = self.channel.notify("deployment", document.document.clone(), document.chain.clone()).await;
     }
 
     /// The sending half, on the channel of now.

@@ -12,6 +12,7 @@
 //! grants/own       the chain this operator acts by; grants/ID.json what it gave to others
 //! nodes/ID.NAME    what is known of a node
 //! cache/DIGEST     descriptions of packs
+//! deployments/, pushed/  see [`super::deployments`]
 //! ```
 
 use std::path::{Path, PathBuf};

@@ -71,8 +71,14 @@ impl World {
 
     /// Stops the relay and starts it again in the same home.
     pub(crate) async fn restart(self) -> World {
+        self.restart_with(|| ()).await
+    }
+
+    /// The same with something done to its home in between.
+    pub(crate) async fn restart_with(self, change: impl FnOnce()) -> World {
         self.stop.cancel();
         self.relay.join().await.expect("drains");
+        change();
         World::in_home(self.home, self._dir, ServeOptions::default()).await
     }
 
@@ -196,6 +202,12 @@ impl World {
 }
 
 impl Peer {
+    /// An operator, as raw frames.
+    pub(crate) async fn operator(world: &World, key: &Arc<SecretKey>, chain: &[Blob]) -> Peer {
+        let connected = world.try_operator(key, chain, None).await.expect("lets the operator in");
+        Peer { connected, key: key.clone(), counter: 0 }
+    }
+
     pub(crate) fn id(&self) -> KeyId {
         self.key.id()
     }
