@@ -104,6 +104,7 @@ fn labels_say_who_is_meant_also_later_and_a_typing_mistake_changes_nothing() -> 
     // The label comes to another node: it follows without another word.
     stage.run(&["nodes", "label", "bench-2", "role=edge"])?.ok()?;
     two.agent()?.wait_until("done", |line| line.text().contains("deployment done") && line.text().contains("Version("))?;
+    assert_eq!(stated(&stage, "bench-2", "echo", 1)?["state"], "applied");
     assert_eq!(say(&stage, "bench-2")?, OLD);
     // A version that is known is also sent directly.
     stage.run(&["pack", "remove", "bench-2", "echo"])?.ok()?;
@@ -268,6 +269,7 @@ fn a_publisher_whom_a_node_does_not_trust_fails_there_with_its_sentence_and_is_t
     let mut node = node;
     node.run(&["trust", "publisher", &own])?.ok()?;
     node.agent()?.wait_for("deployment done")?;
+    assert_eq!(stated(&stage, "bench-1", "echo", 1)?["state"], "applied");
     assert_eq!(say(&stage, "bench-1")?, OLD);
     Ok(())
 }
