@@ -40,6 +40,8 @@ pub(crate) const DEPLOYMENT: &str = "deployment";
 const REFUSED: usize = 32;
 /// Documents that may wait to be judged: what a relay hands out on a connect, and as many in channels.
 const OFFERED: usize = 2 * limits::DEPLOYMENTS;
+/// Their bytes.
+const OFFERED_BYTES: usize = 2 * limits::DEPLOYMENTS_BYTES;
 /// The first wait before something that may pass is tried again; it doubles each time.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 /// The longest.
@@ -124,9 +126,10 @@ impl Deployments {
         if state.records.values().any(|record| record.document() == &document) {
             return;
         }
-        if state.offered.len() >= OFFERED {
-            tracing::warn!("more deployments are offered than a fleet has; the oldest is dropped");
-            state.offered.pop_front();
+        let waiting: usize = state.offered.iter().map(record::bytes).sum();
+        if state.offered.len() >= OFFERED || waiting + record::bytes(&document) > OFFERED_BYTES {
+            // An honest relay has it still when there is room again: on the next connect, or when an operator looks.
+            return tracing::warn!("more deployments are offered than a fleet has; one is left out");
         }
         state.offered.push_back(document);
         drop(state);
@@ -255,7 +258,7 @@ impl Deployments {
     /// Whether a deployment of this serial or a later one is done, has failed or was refused.
     pub(crate) fn dealt_with(&self, name: &str, serial: u64) -> bool {
         let state = self.state();
-        let decided = |record: &Record| record.said().serial >= serial && !matches!(record.standing(), Standing::Pending(_));
+        let decided = |record: &Record| record.said().serial >= serial && record.is_decided();
         state.records.get(name).is_some_and(decided) || state.refused.get(name).is_some_and(|refused| refused.serial >= serial)
     }
 

@@ -186,6 +186,7 @@ fn deployed() -> Type {
         text("digest", "SHA-256 of its component"),
         optional("publisher", "the key that signed it; none where it came with the agent", Type::String),
         optional("signature", "its publisher's", Type::Bytes),
+        optional("quarantined", "why it is out of service, if it is", Type::String),
     ]);
     Type::Record(vec![
         name(),

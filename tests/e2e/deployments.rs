@@ -16,6 +16,7 @@ use outhaul_protocol::time::Time;
 use outhaul_protocol::value::Value as Typed;
 use outhaul_relay::operator::{Dialer, Fleet, Room, Session, now};
 use outhaul_tests::outsider::{fleet_key, grant};
+use outhaul_tests::packs::renamed;
 use outhaul_tests::process::Process;
 use outhaul_tests::stage::{Node, Stage, pack};
 use serde_json::Value;
@@ -104,6 +105,7 @@ fn labels_say_who_is_meant_also_later_and_a_typing_mistake_changes_nothing() -> 
     // The label comes to another node: it follows without another word.
     stage.run(&["nodes", "label", "bench-2", "role=edge"])?.ok()?;
     two.agent()?.wait_until("done", |line| line.text().contains("deployment done") && line.text().contains("Version("))?;
+    assert_eq!(stated(&stage, "bench-2", "echo", 1)?["state"], "applied");
     assert_eq!(say(&stage, "bench-2")?, OLD);
     // A version that is known is also sent directly.
     stage.run(&["pack", "remove", "bench-2", "echo"])?.ok()?;
@@ -268,6 +270,7 @@ fn a_publisher_whom_a_node_does_not_trust_fails_there_with_its_sentence_and_is_t
     let mut node = node;
     node.run(&["trust", "publisher", &own])?.ok()?;
     node.agent()?.wait_for("deployment done")?;
+    assert_eq!(stated(&stage, "bench-1", "echo", 1)?["state"], "applied");
     assert_eq!(say(&stage, "bench-1")?, OLD);
     Ok(())
 }
@@ -278,12 +281,14 @@ fn an_agent_killed_at_any_step_runs_one_known_version_and_goes_on() -> Result<()
     let mut node = stage.node("bench-1")?;
     stage.run(&["pack", "deploy", &file("fixtures/echo"), "--to", "all"])?.ok()?;
     let (mut version, mut serial) = (OLD, 1);
-    for step in ["agent started", "took a newer deployment", "deployment done", "connected"] {
+    for step in ["agent started", "took a newer deployment", "pack activated", "deployment done", "connected"] {
         node.stop()?;
+        // Each a version that was never there: it is fetched, checked, compiled and swapped in.
         let (next, wanted) = if version == OLD { ("fixtures/echo-next", NEW) } else { ("fixtures/echo", OLD) };
-        let ran = stage.run(&["pack", "deploy", &file(next), "--to", "all", "--downgrade"])?.ok()?;
-        ensure!(ran.stderr.contains("bench-1 is not connected"), "{}", ran.stderr);
         serial += 1;
+        let next = renamed(&pack(next), stage.home.path(), "echo", &format!("1.{serial}.0"))?;
+        let ran = stage.run(&["pack", "deploy", next.to_str().unwrap(), "--to", "all"])?.ok()?;
+        ensure!(ran.stderr.contains("bench-1 is not connected"), "{}", ran.stderr);
         let mut agent = Process::start(node.command(&["run"])?)?;
         agent.wait_for(step)?;
         agent.kill()?;

@@ -193,6 +193,14 @@ impl Record {
         (self.standing != Standing::Done && waited) || self.aim_for(node) != self.aim
     }
 
+    /// Whether there is something to tell who waits. What the relay lacks somebody has to bring.
+    pub(super) fn is_decided(&self) -> bool {
+        match &self.standing {
+            Standing::Pending(why) => why.as_ref().is_some_and(|(code, _)| *code == Code::DigestMismatch),
+            Standing::Done | Standing::Failed(..) => true,
+        }
+    }
+
     pub(super) fn retry_at(&self) -> Option<Instant> {
         match self.retry {
             Retry::At(at) if self.standing != Standing::Done => Some(at),

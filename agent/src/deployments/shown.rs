@@ -122,5 +122,6 @@ fn running(active: &Active) -> Value {
         ("digest", active.digest().to_string().into()),
         ("publisher", vouched.map_or(Value::Null, |vouched| vouched.key().to_string().into())),
         ("signature", vouched.map_or(Value::Null, |vouched| Value::Bytes(vouched.signature().to_vec()))),
+        ("quarantined", active.conduct().reason().map_or(Value::Null, Value::from)),
     ])
 }

@@ -177,6 +177,8 @@ fn what_may_pass_is_tried_again_and_the_rest_waits_for_a_change() {
     assert!(deployments.next(&scene.node, Instant::now() + FIRST_RETRY * 2).is_some());
     deployments.settle(&job, Err(Failure::new(Code::LinkLost, "gone")), Time(6));
     assert!(deployments.rest(Instant::now()) > FIRST_RETRY, "it doubles");
+    deployments.settle(&job, Err(Failure::new(Code::DigestMismatch, "the relay does not hold the pack")), Time(6));
+    assert!(deployments.dealt_with(NAME, 1) && deployments.rest(Instant::now()) < LONGEST_RETRY, "told, and tried again");
     deployments.settle(&job, Err(Failure::new(Code::BadKey, "a stranger's\u{1b}")), Time(7));
     assert!(deployments.dealt_with(NAME, 1) && deployments.next(&scene.node, Instant::now() + LONGEST_RETRY).is_none());
     let standing = deployments.state().records[NAME].standing().clone();
@@ -218,6 +220,10 @@ fn names_of_refused_documents_do_not_pile_up() {
         deployments.offer(DeploymentDocument { document: Blob(at.to_be_bytes().to_vec()), chain: vec![] });
     }
     assert_eq!(deployments.state().offered.len(), OFFERED);
+    deployments.take_offered(&scene.judge());
+    let large = |at: usize| DeploymentDocument { document: Blob(vec![at as u8; OFFERED_BYTES / 4]), chain: vec![] };
+    (0..9).for_each(|at| deployments.offer(large(at)));
+    assert_eq!(deployments.state().offered.len(), 4, "nor their bytes");
 }
 
 #[test]

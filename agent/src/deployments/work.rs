@@ -40,6 +40,10 @@ async fn tend(link: &Arc<Link>) {
         };
         let Some(job) = job else { return };
         let outcome = act(link, &job).await;
+        if outcome.is_ok() && job.aim != Aim::Keep {
+            // Whoever hears that it is done finds what answers now: the announce goes ahead of that word.
+            link.announce();
+        }
         deployments.settle(&job, outcome, node.reading().now);
     }
 }

@@ -38,13 +38,13 @@ pub(super) async fn status(context: &Context, pack: Option<&str>) -> Result<u8, 
     let told = documents(&session).await?;
     let wanted = |name: &str| pack.is_none_or(|pack| pack == name);
     for (name, document) in told.iter().filter(|(name, _)| wanted(name)) {
-        known.insert(name.clone(), newest(&session.dialer, name, Some(document))?);
+        known.insert(name.clone(), newest(&session.dialer.room, &session.dialer.fleet, name, Some(document))?);
     }
     // What the relay does not tell of, it may have lost.
     let lost = |name: &String| wanted(name) && told.iter().all(|(found, _)| found != name);
     for name in context.room.deployed_names().into_iter().filter(lost) {
         context.out.talk(&format!("the relay has no deployment of {name}; what is shown is from this home's book"));
-        known.insert(name.clone(), newest(&session.dialer, &name, None)?);
+        known.insert(name.clone(), newest(&session.dialer.room, &session.dialer.fleet, &name, None)?);
     }
     if known.is_empty() {
         context.out.talk("nothing is deployed by a document: relay pack deploy FILE --to all|LABEL=VALUE|NODE");
@@ -158,6 +158,9 @@ fn remarks(found: &Found) -> Vec<String> {
     if let Some((code, why)) = &state.failure {
         said.push(format!("{name}: {} ({})", escape_control(why), escape_control(code)));
     }
+    if let Some(why) = state.running.as_ref().and_then(|running| running.quarantined.as_ref()) {
+        said.push(format!("{name}: out of service: {}", escape_control(why)));
+    }
     if let Some((serial, code, why)) = &state.refused {
         said.push(format!("{name}: refused deployment {serial}: {} ({})", escape_control(why), escape_control(code)));
     }
@@ -264,7 +267,7 @@ mod tests {
 
     #[test]
     fn each_node_with_what_it_states() {
-        let running = super::super::many::Running { version: "1.2.0".into(), digest: "ab".repeat(32), signature: None };
+        let running = super::super::many::Running { version: "1.2.0".into(), digest: "ab".repeat(32), signature: None, quarantined: None };
         let applied = State {
             serial: 7,
             word: "applied".into(),

@@ -54,6 +54,8 @@ pub(super) struct Running {
     pub digest: String,
     /// none where it came with the agent
     pub signature: Option<Vec<u8>>,
+    /// why it is out of service, if it is
+    pub quarantined: Option<String>,
 }
 
 fn text(value: &Value, name: &str) -> Option<String> {
@@ -85,7 +87,8 @@ impl State {
                 Some(Value::Bytes(bytes)) => Some(bytes.clone()),
                 _ => None,
             };
-            Some(Running { version: text(running, "version")?, digest: text(running, "digest")?, signature })
+            let quarantined = text(running, "quarantined");
+            Some(Running { version: text(running, "version")?, digest: text(running, "digest")?, signature, quarantined })
         });
         State {
             serial: figure(found, "serial").unwrap_or(0),
@@ -115,6 +118,10 @@ impl State {
             _ if self.serial < serial => None,
             ("applied", _) => Some(Ok(())),
             ("failed", Some(why)) => Some(Err(failed(why))),
+            // It goes on trying, but somebody has to bring the relay what it lacks.
+            ("pending", Some(why)) if why.0 == Code::DigestMismatch.as_str() => {
+                Some(Err(failed(why).hint("relay pack push FILE; nodes then fetch it by themselves")))
+            }
             _ => None,
         }
     }
@@ -265,6 +272,8 @@ mod tests {
     #[test]
     fn only_the_deployment_that_is_meant_is_judged() {
         assert_eq!(state(3, "applied").verdict(3), Some(Ok(())));
+        let lacking = State { failure: Some(("digest_mismatch".into(), "not there".into())), ..state(3, "pending") };
+        assert!(lacking.verdict(3).expect("told").expect_err("lacking").hint.is_some_and(|hint| hint.contains("push")));
         for open in [state(2, "applied"), state(3, "pending"), state(0, "none"), state(3, "not_meant")] {
             assert_eq!(open.verdict(3), None, "{open:?}");
         }

@@ -62,7 +62,7 @@ pub(super) async fn known_release(context: &Context, session: &Session, name: &s
     let (dialer, mut orders) = (&session.dialer, Vec::new());
     let told = documents(session).await?;
     let from_relay = told.iter().find(|(found, _)| found == name).map(|(_, document)| document);
-    orders.extend(newest(dialer, name, from_relay)?.order);
+    orders.extend(newest(&dialer.room, &dialer.fleet, name, from_relay)?.order);
     let mut found = find_release(&context.room.pushed(), &orders, name, version);
     match (found.pop(), found.is_empty()) {
         (Some(mut release), true) => {
@@ -120,7 +120,7 @@ impl<'c> Rollout<'c> {
         }
         let told = documents(&session).await?;
         let from_relay = told.iter().find(|(found, _)| *found == name).map(|(_, document)| document);
-        let known = newest(&session.dialer, &name, from_relay)?;
+        let known = newest(&session.dialer.room, &session.dialer.fleet, &name, from_relay)?;
         if let Some(failure) = &known.passed_over {
             context.out.talk(&format!("not built on the newest deployment of {name}: {}", failure.message));
         }
@@ -152,7 +152,7 @@ impl<'c> Rollout<'c> {
 
     /// Signs and publishes the next document, which is what is built on from then on.
     async fn publish(&mut self, targets: Vec<Target>) -> Result<Order, Failure> {
-        let order = sign(&self.session.dialer, &self.name, &self.known, targets)?;
+        let order = sign(&self.session.dialer.enroller(), &self.name, &self.known, targets)?;
         publish(&self.session, &order).await?;
         self.context.out.talk(&format!("deployment {} of {} is published", order.said.serial, self.name));
         self.known = Newest { serial: order.said.serial, order: Some(order.clone()), passed_over: None };
@@ -420,7 +420,7 @@ mod tests {
 
     #[test]
     fn outcomes_as_people_read_them() {
-        let running = Running { version: "1.2.0\u{1b}".into(), digest: "ab".repeat(32), signature: None };
+        let running = Running { version: "1.2.0\u{1b}".into(), digest: "ab".repeat(32), ..Running::default() };
         let state = State { running: Some(running), version: Some("1.2.0".into()), ..State::default() };
         assert_eq!(outcome("bench-1", "thermal", &state), "bench-1: thermal 1.2.0\\u{1b} (abababababab) is active");
         assert_eq!(outcome("bench-1", "thermal", &State::default()), "bench-1: thermal is removed");

@@ -22,8 +22,9 @@ use outhaul_protocol::signed::Signed;
 use outhaul_protocol::time::{Reading, Time};
 use serde::{Deserialize, Serialize};
 
+use super::enrol::Enroller;
 use super::room::{Fleet, Room, now};
-use super::session::{Dialer, Session, unexpected};
+use super::session::{Session, unexpected};
 
 /// The kind, as notices name it.
 const DEPLOYMENT: &str = "deployment";
@@ -161,16 +162,16 @@ pub async fn documents(session: &Session) -> Result<Vec<(String, DeploymentDocum
 
 /// The newest of what the book and the relay know of a pack. Only what stands now is built on, or the book's own: a
 /// document that an operator signs anew must not carry on what somebody wrote who no longer may.
-pub fn newest(dialer: &Dialer, name: &str, from_relay: Option<&DeploymentDocument>) -> Result<Newest, Failure> {
-    let mut newest = dialer.room.known_deployment(&dialer.fleet, name)?;
+pub fn newest(room: &Room, fleet: &Fleet, name: &str, from_relay: Option<&DeploymentDocument>) -> Result<Newest, Failure> {
+    let mut newest = room.known_deployment(fleet, name)?;
     let Some(document) = from_relay else { return Ok(newest) };
     let claimed = Signed::<Deployment>::from_bytes(&document.document.0)?.unverified().serial;
     if claimed <= newest.serial && newest.order.as_ref().is_some_and(|order| order.said.serial >= claimed) {
         return Ok(newest);
     }
-    match Order::read(&dialer.fleet, document.clone(), now()) {
+    match Order::read(fleet, document.clone(), now()) {
         Ok(order) => {
-            dialer.room.note_deployment(&order)?;
+            room.note_deployment(&order)?;
             newest.serial = newest.serial.max(order.said.serial);
             (newest.order, newest.passed_over) = (Some(order), None);
         }
@@ -184,27 +185,27 @@ pub fn newest(dialer: &Dialer, name: &str, from_relay: Option<&DeploymentDocumen
 }
 
 /// Signs the next document of a pack.
-pub fn sign(dialer: &Dialer, name: &str, known: &Newest, targets: Vec<Target>) -> Result<Order, Failure> {
+pub fn sign(by: &Enroller, name: &str, known: &Newest, targets: Vec<Target>) -> Result<Order, Failure> {
     let said = Deployment {
-        iss: dialer.key.id(),
-        aud: dialer.fleet.key.id(),
+        iss: by.key.id(),
+        aud: by.fleet.key.id(),
         iat: now(),
         name: name.to_owned(),
         serial: known.serial + 1,
         previous: known.order.as_ref().map(|order| order.digest),
         targets,
     };
-    check_deployment(&said, &dialer.fleet.key).map_err(|what| {
+    check_deployment(&said, &by.fleet.key).map_err(|what| {
         Failure::new(Code::BadUsage, format!("the deployment of `{name}` {what}")).hint("fewer targets: --to all replaces all others")
     })?;
-    dialer.fleet.authority(&dialer.chain)?.may_deploy()?;
-    let signed = Signed::sign(&dialer.key, &said);
+    by.fleet.authority(&by.chain)?.may_deploy()?;
+    let signed = Signed::sign(&by.key, &said);
     if signed.bytes().len() > limits::SIGNED {
         let text = format!("the deployment of `{name}` has {} bytes, at most {} are taken", signed.bytes().len(), limits::SIGNED);
         return Err(Failure::new(Code::TooLarge, text).hint("name nodes by a label instead of one by one"));
     }
     let digest = signed.digest();
-    let document = DeploymentDocument { document: Blob(signed.into_bytes()), chain: dialer.chain.clone() };
+    let document = DeploymentDocument { document: Blob(signed.into_bytes()), chain: by.chain.clone() };
     Ok(Order { said, digest, document })
 }
 
