@@ -21,3 +21,4 @@ mod restarts;
 mod run;
 mod trust;
 mod web;
+mod words;
