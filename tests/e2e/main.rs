@@ -23,3 +23,4 @@ mod restarts;
 mod run;
 mod trust;
 mod web;
+mod words;

@@ -80,7 +80,7 @@ pub enum Command {
     Invoke(Invoke),
     /// Runs a program on a node, as `system.run`: its output as it comes, its exit status
     Run(Run),
-    /// Ships packs
+    /// Makes, signs and ships packs
     #[command(subcommand)]
     Pack(Pack),
     /// This home's key that signs packs, and whose packs nodes take
