@@ -177,15 +177,17 @@ fn other_tools_read_ours_and_we_theirs() -> Result<()> {
     Ok(())
 }
 
-/// A registry that says one thing of a pack and serves another, until it is dropped.
-struct Liar {
-    host: String,
+/// A registry that says one thing of a pack and serves another, as long as the test runs.
+pub(crate) struct Liar {
+    pub(crate) host: String,
     _serving: JoinHandle<()>,
 }
 
 /// How it lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lie {
+pub(crate) enum Lie {
+    /// in nothing
+    Nothing,
     /// other bytes than the manifest's digest says
     Component,
     /// a component without end
@@ -199,7 +201,7 @@ enum Lie {
 }
 
 impl Liar {
-    fn start(lie: Lie, component: Vec<u8>) -> Result<Self> {
+    pub(crate) fn start(lie: Lie, component: Vec<u8>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let host = listener.local_addr()?.to_string();
         let serving = std::thread::spawn(move || {

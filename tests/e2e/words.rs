@@ -7,6 +7,7 @@
 mod authors;
 mod calls;
 mod cover;
+mod deployments;
 mod fake;
 mod first;
 mod links;
@@ -19,4 +20,5 @@ mod pairing;
 mod powers;
 mod programs;
 mod publishers;
+mod registry;
 mod tidy;

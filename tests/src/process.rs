@@ -138,6 +138,11 @@ impl Process {
         self.seen.iter().map(|line| format!("  {}\n", line.text())).collect()
     }
 
+    /// Whether it is over.
+    pub fn ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: i32) {
         #[expect(unsafe_code, reason = "std has no call to send a signal")]

@@ -1,9 +1,11 @@
 //! Commands of packs: their answers, and each way in which there is none.
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use outhaul_agent::quarantine::TRAPS;
+use outhaul_tests::process::{PATIENCE, Process};
 use outhaul_tests::stage::{Node, Stage, pack};
 
 use super::page::{Page, configure, word};
@@ -157,8 +159,7 @@ fn ceilings(page: &mut Page, stage: &Stage, node: &Node) -> Result<()> {
     page.head("Ctrl-C");
     hold.signal(libc::SIGINT);
     page.ended("relay", "invoke bench-1 flow.hold", hold)?;
-    let hold = page.begin(stage.command(&[])?, "--json invoke bench-1 flow.hold")?;
-    under_way(page, stage, 1)?;
+    let hold = begin_silent(page, stage, "--json invoke bench-1 flow.hold", 0)?;
     hold.signal(libc::SIGINT);
     page.ended("relay", "--json invoke bench-1 flow.hold", hold)?;
     Ok(())
@@ -178,16 +179,33 @@ fn quarantine(page: &mut Page, stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a node has so many calls under way: with --json a call shows nothing before its end.
-fn under_way(page: &Page, stage: &Stage, calls: u64) -> Result<()> {
-    for _ in 0..1000 {
-        let status = page.unwritten(stage, "--json invoke bench-1 node.status")?.json()?;
-        // The question is a call too.
-        if status["result"]["calls"] == calls + 1 {
-            return Ok(());
+/// Starts a call that says nothing before its end, as with `--json`, and waits until it runs beside so many others.
+fn begin_silent(page: &Page, stage: &Stage, line: &str, others: u64) -> Result<Process> {
+    let deadline = Instant::now() + PATIENCE;
+    // One that has just ended may still be counted.
+    loop {
+        let there = under_way(page, stage)?;
+        if there == others {
+            break;
+        }
+        anyhow::ensure!(Instant::now() < deadline, "the node runs {there} calls, and never {others}");
+    }
+    while Instant::now() < deadline {
+        let mut process = page.begin(stage.command(&[])?, line)?;
+        // It is refused where it came too soon behind the lines before.
+        while !process.ended()? && Instant::now() < deadline {
+            if under_way(page, stage)? == others + 1 {
+                return Ok(process);
+            }
         }
     }
-    anyhow::bail!("the node never had {calls} calls")
+    anyhow::bail!("`relay {line}` is never taken")
+}
+
+/// How many calls a node runs, without the question.
+fn under_way(page: &Page, stage: &Stage) -> Result<u64> {
+    let status = page.unwritten(stage, "--json invoke bench-1 node.status")?.json()?;
+    Ok(status["result"]["calls"].as_u64().context("a number")?.saturating_sub(1))
 }
 
 /// The node goes away under a call.
@@ -195,8 +213,7 @@ fn unfinished(page: &mut Page, stage: &Stage, node: &mut Node) -> Result<()> {
     page.head("an agent that stopped and began anew knows no call of before");
     let line = "invoke bench-1 flow.hold";
     let people = page.begin_until(stage, line, "holding")?;
-    let program = page.begin(stage.command(&[])?, &format!("--json {line}"))?;
-    under_way(page, stage, 2)?;
+    let program = begin_silent(page, stage, &format!("--json {line}"), 1)?;
     node.stop()?;
     node.start()?;
     page.ended("relay", line, people)?;

@@ -27,6 +27,8 @@ pub(super) const PAGES: &[&str] = &[
     "calls",
     "programs",
     "packs",
+    "deployments",
+    "registry",
     "operators",
     "machine",
     "powers",
@@ -137,15 +139,9 @@ impl Page {
         Process::start(command)
     }
 
-    /// Writes down a process that is over.
+    /// Writes down a process that comes to its end.
     pub(super) fn ended(&mut self, program: &str, line: &str, process: Process) -> Result<Ran> {
-        use std::os::unix::process::ExitStatusExt as _;
-        let (status, said) = process.finish()?;
-        let lines = |out: bool| {
-            said.iter().filter(|said| matches!(said, Line::Out(_)) == out).map(|said| format!("{}\n", said.text())).collect::<String>()
-        };
-        let code = status.code().or(status.signal().map(|signal| 128 + signal)).context("an ending")?;
-        let ran = Ran { code, bytes: lines(true).into_bytes(), stdout: lines(true), stderr: lines(false) };
+        let ran = finished(process)?;
         self.write(program, line, &ran);
         Ok(ran)
     }
@@ -199,8 +195,19 @@ fn kinds(value: &serde_json::Value) -> serde_json::Value {
     }
 }
 
+/// A process at its end, and all that it said.
+pub(super) fn finished(process: Process) -> Result<Ran> {
+    use std::os::unix::process::ExitStatusExt as _;
+    let (status, said) = process.finish()?;
+    let lines = |out: bool| {
+        said.iter().filter(|said| matches!(said, Line::Out(_)) == out).map(|said| format!("{}\n", said.text())).collect::<String>()
+    };
+    let code = status.code().or(status.signal().map(|signal| 128 + signal)).context("an ending")?;
+    Ok(Ran { code, bytes: lines(true).into_bytes(), stdout: lines(true), stderr: lines(false) })
+}
+
 /// Whether a node only asks for more time between two lines.
-fn hurried(said: &str) -> bool {
+pub(super) fn hurried(said: &str) -> bool {
     said.contains("asked to open too many within a second")
 }
 

@@ -14,6 +14,7 @@ const NUMBERS: &[&str] = &[
     "last_seen",
     "given_at",
     "signed_at",
+    "since",
     "until",
     "installed_at",
     "time",
