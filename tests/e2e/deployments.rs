@@ -222,6 +222,10 @@ fn a_hostile_relay_neither_invents_nor_edits_nor_repeats_a_deployment() -> Resul
             ensure!(state["serial"] == 5 && state["state"] == "applied" && state["refused"]["code"] == code, "{state}");
             ensure!(state["conflict"].is_string() == (code == "bad_signature"), "{state}");
         }
+        // One it holds back reaches whoever the operator reaches.
+        let ran = stage.run(&["--relay", &stage.url, "pack", "remove", "held-back", "--to", "all"])?.ok()?;
+        ensure!(ran.stdout.contains("bench-1: held-back is removed"), "{ran:?}");
+        ensure!(stated(stage, "bench-1", "held-back", 1)?["state"] == "applied");
         scene.all_is_well("bench-1").await?;
         Ok(())
     })
