@@ -166,7 +166,8 @@ impl Calls {
             return Err(Failure::new(Code::Replayed, "a call with this id was seen before"));
         }
         if table.running.len() >= ceiling {
-            return Err(Failure::new(Code::Busy, format!("{ceiling} calls are under way on this node")).hint("try again in a moment"));
+            return Err(Failure::new(Code::Busy, format!("as many calls as this node takes at once are under way: {ceiling}"))
+                .hint("try again in a moment"));
         }
         table.running.insert(running.key, running);
         Ok(())

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::builder::FalseyValueParser;
+use clap::builder::{FalseyValueParser, StyledStr};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use outhaul_home::{Home, Lock};
@@ -309,12 +309,25 @@ fn usage(error: &clap::Error, words: &[OsString]) -> ExitCode {
         return fail(&Failure::new(Code::BadUsage, message).hint("`--help` shows the grammar"), true);
     }
     if nothing {
-        eprint!("{}", Cli::command().render_help());
+        eprint!("{}", help(words));
     } else {
         // A reader that is gone wants no help.
         let _ = error.print();
     }
     if error.use_stderr() { ExitCode::from(Code::BadUsage.exit()) } else { ExitCode::SUCCESS }
+}
+
+/// The help of the deepest command that the words name.
+fn help(words: &[OsString]) -> StyledStr {
+    let mut root = Cli::command();
+    root.build();
+    let mut at = &mut root;
+    for word in words.iter().skip(1).filter_map(|word| word.to_str()) {
+        if at.find_subcommand(word).is_some() {
+            at = at.find_subcommand_mut(word).expect("just found");
+        }
+    }
+    at.render_help()
 }
 
 /// Tells a failure, as JSON to programs; its code is the exit status.

@@ -244,7 +244,18 @@ fn deny_cameras(table: &mut dyn TableLike, key: &PackKey, devices: &[String]) ->
 fn put(table: &mut dyn TableLike, key: &str, new: Value) {
     match table.get_mut(key).and_then(Item::as_value_mut) {
         Some(old) => replace(old, new),
-        None => drop(table.insert(key, Item::Value(new))),
+        None => {
+            make_room(table);
+            table.insert(key, Item::Value(new));
+        }
+    }
+}
+
+/// What is last on a line has the brace's space behind it, and another key comes there now.
+fn make_room(table: &mut dyn TableLike) {
+    let Some(last) = table.iter_mut().last().and_then(|(_, item)| item.as_value_mut()) else { return };
+    if last.decor().suffix().and_then(|suffix| suffix.as_str()).is_some_and(|suffix| suffix.chars().all(|space| space == ' ')) {
+        last.decor_mut().set_suffix("");
     }
 }
 
@@ -269,6 +280,9 @@ fn add(table: &mut dyn TableLike, key: &str, texts: &[String]) {
 
 /// A table's list, made when it is not there; none when something else is.
 fn list<'table>(table: &'table mut dyn TableLike, key: &str) -> Option<&'table mut Array> {
+    if !table.contains_key(key) {
+        make_room(table);
+    }
     table.entry(key).or_insert_with(|| value(Array::new())).as_array_mut()
 }
 
@@ -372,6 +386,15 @@ calls = 9
         edit.deny(&name("gpu"), Power::Gpu, &Items::default()).expect("denied");
         edit.save().expect("still good");
         insta::assert_snapshot!(edit.text());
+    }
+
+    #[test]
+    fn a_key_behind_the_last_one_of_a_line_stands_as_if_typed() {
+        let (_dir, mut edit) = edit("[packs.system]\nprocess = { allow = [\"df\"] } # for Kim\n");
+        let more = Items { env: vec!["LANG".into()], max_secs: Some(5), ..words(&["uname"]) };
+        edit.allow(&name("system"), None, Power::Process, &more).expect("allowed");
+        let line = "process = { allow = [\"df\", \"uname\"], env = [\"LANG\"], max_secs = 5 } # for Kim\n";
+        assert!(edit.text().ends_with(line), "{}", edit.text());
     }
 
     #[test]

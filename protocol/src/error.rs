@@ -59,6 +59,8 @@ codes! {
     RelayUnreachable = "relay_unreachable" => 6,
     /// The relay refused.
     RelayRefused = "relay_refused" => 6,
+    /// An OCI registry cannot be reached, refused, or has no pack there.
+    Registry = "registry" => 6,
     /// No common protocol version.
     Version = "version" => 6,
     /// A signature does not verify.

@@ -9,6 +9,7 @@ mod describe;
 mod invoke;
 mod many;
 mod nodes;
+mod oci;
 mod operators;
 mod pack;
 mod pair;
@@ -247,16 +248,23 @@ async fn nodes(context: &Context, command: NodesCommand) -> Result<u8, Failure> 
     }
 }
 
+async fn deploy(context: &Context, how: PackDeploy) -> Result<u8, Failure> {
+    if !how.to.is_empty() {
+        return rollout::deploy(context, &how).await;
+    }
+    let PackDeploy { pack, nodes, unsigned, downgrade, .. } = how;
+    pack::deploy(context, &pack, &nodes, sign::Shipping { unsigned, downgrade }).await
+}
+
 async fn pack(context: &Context, command: Pack) -> Result<u8, Failure> {
     match command {
         Pack::New(how) => author::new(context, &how),
         Pack::Build(how) => author::build(context, &how),
         Pack::Inspect { file } => author::inspect(context, &file),
-        Pack::Push { file } => rollout::push(context, &file).await,
-        Pack::Deploy(how) if !how.to.is_empty() => rollout::deploy(context, &how).await,
-        Pack::Deploy(PackDeploy { pack, nodes, unsigned, downgrade, .. }) => {
-            pack::deploy(context, &pack, &nodes, sign::Shipping { unsigned, downgrade }).await
-        }
+        Pack::Push { file, to: None, .. } => rollout::push(context, &file).await,
+        Pack::Push { file, to: Some(to), unsigned } => oci::push(context, &file, to.parse()?, unsigned).await,
+        Pack::Pull(how) => oci::pull(context, &how).await,
+        Pack::Deploy(how) => deploy(context, PackDeploy { pack: oci::local(context, &how.pack).await?, ..how }).await,
         Pack::Status { pack } => deployed::status(context, pack.as_deref()).await,
         Pack::Sign(how) => sign::sign(context, &how),
         Pack::Verify { file, publisher } => sign::verify(context, &file, publisher.as_deref()),

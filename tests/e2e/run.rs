@@ -80,7 +80,7 @@ fn a_lost_link_is_not_the_end_of_the_input() -> Result<()> {
     let mut run = stage.begin(&["run", "bench-1", "--", "sh", "-c", "echo begun; read line; echo got $line"])?;
     run.wait_for("begun")?;
     stage.restart_relay()?;
-    run.wait_for("the call goes on")?;
+    run.wait_for("the link is back")?;
     run.say("more")?;
     let (status, said) = run.finish()?;
     assert!(status.success() && said.iter().any(|line| line.text() == "got more"), "{said:?}");

@@ -39,7 +39,7 @@ pub fn command(program: &Path, home: &Path) -> Command {
             command.env_remove(name);
         }
     }
-    command.env("OUTHAUL_HOME", home).env("NO_COLOR", "1").env_remove("RUST_LOG");
+    command.env("OUTHAUL_HOME", home).env("NO_COLOR", "1").env_remove("RUST_LOG").env_remove("COLUMNS");
     command
 }
 

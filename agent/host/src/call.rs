@@ -87,7 +87,8 @@ impl Pack {
             done = self.run(&mut store, export, &params) => Ok(done),
         };
         let judged = self.judge(store.data(), &export.command, done?);
-        judged.map_err(|failure| hinted(failure, store.data().hint.get()))
+        let State { hint, left_out, .. } = store.data();
+        judged.map_err(|failure| hinted(failure, hint.get().or(left_out.as_ref())))
     }
 
     pub(crate) fn store(&self, state: State) -> Store<State> {

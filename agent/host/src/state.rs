@@ -32,6 +32,8 @@ pub(crate) struct State {
     pub(crate) outside: Arc<Outside>,
     /// the first refusal that WASI's errors had no room for
     pub(crate) hint: wasi::filesystem::Refusal,
+    /// Why a granted folder is missing: worth a word where no operation was refused.
+    pub(crate) left_out: Option<String>,
     grants: Arc<Grants>,
     shared_only: bool,
     refusal: Refusal,
@@ -88,6 +90,7 @@ impl State {
             kv: brought.kv,
             outside: brought.outside,
             hint: wasi::filesystem::Refusal::default(),
+            left_out: None,
             grants: brought.grants,
             shared_only: brought.shared_only,
             refusal: Refusal::default(),

@@ -153,8 +153,8 @@ pub fn remove(home: &Home, word: &str) -> Result<String, Failure> {
         return Err(Failure::new(Code::BadUsage, text).hint("agent trust list shows whom this machine trusts"));
     }
     edit.save()?;
-    let fleet = if by_fleet { ", whatever the fleet says" } else { "" };
-    Ok(format!("packs of publisher {} are refused here from now on{fleet}", key.id().short()))
+    let how = if by_fleet { "refused here from now on, whatever the fleet says" } else { "taken no more; an operator may bring it back" };
+    Ok(format!("packs of publisher {} are {how}", key.id().short()))
 }
 
 /// All keys of the publisher that a key belongs to.

@@ -36,6 +36,12 @@ pub enum SecureError {
     Failed(String),
 }
 
+/// Makes this crate's choice of cryptography that of the process, for libraries that bring TLS and no choice of their own.
+pub fn choose_provider() {
+    // An error says that it is chosen already, by us: nobody else does.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 impl Roots {
     /// Puts TLS on a connection to `host`, a name or an address, which the other side must prove to be.
     pub async fn secure(&self, tcp: TcpStream, host: &str) -> Result<TlsStream<TcpStream>, SecureError> {

@@ -141,7 +141,7 @@ fn flags(names: &[String], items: &[Value], place: Place<'_>) -> Result<(), Para
     }
     items.iter().enumerate().try_for_each(|(at, item)| match item {
         Value::Text(name) => one_of(names, name, Place::Index(&place, at)),
-        other => Err(Place::Index(&place, at).error(format!("{} was expected, found {}", list(names), other.kind()))),
+        other => Err(Place::Index(&place, at).error(format!("{} was expected, found {}", choice(names), other.kind()))),
     })
 }
 
@@ -215,14 +215,14 @@ pub(super) fn same_length(wanted: usize, found: usize, place: Place<'_>) -> Resu
 pub(super) fn one_of(names: &[String], name: &str, place: Place<'_>) -> Result<(), ParamError> {
     match names.iter().any(|known| known == name) {
         true => Ok(()),
-        false => Err(place.error(format!("{} was expected, found `{}`", list(names), escape_control(name)))),
+        false => Err(place.error(format!("{} was expected, found `{}`", choice(names), escape_control(name)))),
     }
 }
 
 pub(super) fn case<'t>(cases: &'t [Case], name: &str, place: Place<'_>) -> Result<&'t Case, ParamError> {
     cases.iter().find(|case| case.name == name).ok_or_else(|| {
         let names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
-        place.error(format!("{} was expected, found `{}`", list(&names), escape_control(name)))
+        place.error(format!("{} was expected, found `{}`", choice(&names), escape_control(name)))
     })
 }
 
@@ -251,6 +251,11 @@ pub(super) fn side<'t>(
         "error" => Ok(error),
         other => Err(place.error(format!("`ok` or `error` was expected, found `{}`", escape_control(other)))),
     }
+}
+
+/// What a value must be one of.
+pub(super) fn choice<S: AsRef<str>>(names: &[S]) -> String {
+    if names.len() > 1 { format!("one of {}", list(names)) } else { list(names) }
 }
 
 /// Names for a sentence.

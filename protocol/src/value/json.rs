@@ -4,7 +4,7 @@
 
 use super::Value;
 use super::check::{
-    ParamError, Place, case, fits_f32, in_range, known, list, missing, one_char, one_of, payload, same_length, short_enough, side,
+    ParamError, Place, case, choice, fits_f32, in_range, known, missing, one_char, one_of, payload, same_length, short_enough, side,
 };
 use crate::error::Failure;
 use crate::text::escape_control_lines;
@@ -182,7 +182,7 @@ fn flags(names: &[String], items: &[Json], place: Place<'_>) -> Result<Value, Pa
     let mut out: Vec<Value> = Vec::new();
     for (at, item) in items.iter().enumerate() {
         let place = Place::Index(&place, at);
-        let name = item.as_str().ok_or_else(|| place.error(format!("{} was expected, found {}", list(names), found(item))))?;
+        let name = item.as_str().ok_or_else(|| place.error(format!("{} was expected, found {}", choice(names), found(item))))?;
         one_of(names, name, place)?;
         if !out.iter().any(|flag| *flag == Value::Text(name.into())) {
             out.push(name.into());
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(say(json!("A"), &Type::Bytes), "`params.x`: base64 was expected: Invalid input length: 1");
         assert_eq!(
             say(json!("west"), &Type::Enum(vec!["front".into(), "back".into()])),
-            "`params.x`: `front`, `back` was expected, found `west`"
+            "`params.x`: one of `front`, `back` was expected, found `west`"
         );
     }
 

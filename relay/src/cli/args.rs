@@ -19,9 +19,9 @@ Examples:
 
 Exit status: 0 done, 1 the command failed, 2 bad usage, parameters or
 configuration, 3 denied, 4 node unknown, ambiguous or offline, 5 deadline,
-6 relay unreachable or refused, 7 something did not verify, 8 node or pack
-failed, 130 cancelled. `relay run` alone: the program's status, 128 + its
-signal, 255 for all of these.
+6 relay or registry unreachable or refused, 7 something did not verify,
+8 node or pack failed, 130 cancelled. `relay run` alone: the program's status,
+128 + its signal, 255 for all of these.
 stdout is data, stderr is talk. RUST_LOG=debug tells more.";
 
 /// Outhaul's relay, and its operator's command line.
@@ -80,7 +80,7 @@ pub enum Command {
     Invoke(Invoke),
     /// Runs a program on a node, as `system.run`: its output as it comes, its exit status
     Run(Run),
-    /// Ships packs
+    /// Makes, signs and ships packs
     #[command(subcommand)]
     Pack(Pack),
     /// This home's key that signs packs, and whose packs nodes take
@@ -302,11 +302,23 @@ pub enum Pack {
         /// The component, .wasm
         file: PathBuf,
     },
-    /// Hands a component to the relay, for nodes to fetch; NAME@VERSION means it from then on
+    /// Hands a component to the relay, for nodes to fetch, or to an OCI registry, in the layout other WebAssembly tools read
+    ///
+    /// The signature in FILE.cose goes with it. Where there is none, it is signed with this home's publisher key.
+    /// What the relay has, NAME@VERSION means from then on. Credentials for a registry are those of `docker login`; one
+    /// on this machine is spoken to without TLS.
     Push {
         /// The component, .wasm
         file: PathBuf,
+        /// A registry instead of the relay: oci://HOST/REPOSITORY:TAG
+        #[arg(value_name = "PLACE")]
+        to: Option<String>,
+        /// Pushes it to the registry without a signature
+        #[arg(long, env = "OUTHAUL_UNSIGNED", value_parser = FalseyValueParser::new(), requires = "to")]
+        unsigned: bool,
     },
+    /// Fetches a component and its signature from an OCI registry
+    Pull(PackPull),
     /// Ships a component to nodes and activates it there; calls under way end on the version they began with
     ///
     /// The signature in FILE.cose goes with it. Where there is none, it is signed with this home's publisher key,
@@ -350,8 +362,8 @@ Examples:
   relay pack deploy thermal.wasm bench-1
   relay pack deploy thermal@1.2 --to role=edge --canary 10% --health thermal.summary")]
 pub struct PackDeploy {
-    /// The component, .wasm, or NAME@VERSION of one that was pushed or deployed before
-    #[arg(value_name = "FILE|NAME@VERSION")]
+    /// The component, .wasm; NAME@VERSION of one that was pushed or deployed before; or oci://HOST/REPOSITORY:TAG
+    #[arg(value_name = "FILE|NAME@VERSION|PLACE")]
     pub pack: String,
     /// Ids, names or starts of ids
     #[arg(required_unless_present = "to", conflicts_with = "to")]
@@ -426,6 +438,26 @@ pub struct PackBuild {
     /// Where the component goes. Default: NAME.wasm here
     #[arg(long, value_name = "FILE", env = "OUTHAUL_OUT")]
     pub out: Option<PathBuf>,
+}
+
+/// `relay pack pull`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Nobody has to trust the registry: the bytes must have the digests its manifest
+names, and whose packs a node takes is that node's to say. By a digest instead of
+a tag, it is always the same pack: oci://HOST/REPOSITORY@sha256:DIGEST
+
+Example:
+  relay pack pull oci://registry.example/packs/thermal:1.2.0 && relay pack verify thermal.wasm")]
+pub struct PackPull {
+    /// Where from: oci://HOST/REPOSITORY:TAG
+    pub from: String,
+    /// Where the component goes; its signature goes beside it. Default: NAME.wasm here
+    #[arg(long, value_name = "FILE", env = "OUTHAUL_OUT")]
+    pub out: Option<PathBuf>,
+    /// Writes over another file of that name
+    #[arg(long, env = "OUTHAUL_FORCE", value_parser = FalseyValueParser::new())]
+    pub force: bool,
 }
 
 /// `relay pack sign`.

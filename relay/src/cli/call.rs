@@ -148,7 +148,7 @@ pub(crate) async fn finish(out: Output, mut drive: Drive, lanes: &mut Lanes, std
                 return Finished::failed(Failure::new(Code::Deadline, "the link was lost and not found again in time; the call's outcome is unknown"));
             }
             reached = drive.reach_again() => match reached {
-                Ok(()) => out.talk("the call goes on"),
+                Ok(()) => out.talk("the link is back"),
                 Err(failure) => return Finished::failed(failure),
             },
         }

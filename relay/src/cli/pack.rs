@@ -202,10 +202,12 @@ fn packs_table(value: &Value, now: u64) -> String {
         _ => "-".to_owned(),
     };
     let row = |pack: &Value| {
-        let state = match pack.get("quarantined") {
-            Some(Value::Text(_)) => "quarantined",
-            _ if yes(pack, "active") => "active",
-            _ => "kept",
+        let told = |name: &str| matches!(pack.get(name), Some(Value::Text(_)));
+        let state = match () {
+            () if told("quarantined") => "quarantined",
+            () if told("refused") => "refused",
+            () if yes(pack, "active") => "active",
+            () => "kept",
         };
         vec![text(pack, "name"), text(pack, "version"), short(&text(pack, "digest")), state.to_owned(), came(pack)]
     };

@@ -120,7 +120,11 @@ async fn wait(
             Step::Paired(known) => return Ok(Some(known)),
             Step::Failed(error) => {
                 let left = desk.left();
-                let tries = if left == 1 { "one try is".to_owned() } else { format!("{left} tries are") };
+                let tries = match left {
+                    0 => "no try is".to_owned(),
+                    1 => "one try is".to_owned(),
+                    left => format!("{left} tries are"),
+                };
                 context.out.talk(&format!("a machine tried and failed: {}; {tries} left", escape_control(&error.to_string())));
                 if desk.used_up() {
                     return Ok(None);

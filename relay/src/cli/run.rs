@@ -40,15 +40,13 @@ pub(super) async fn run(context: &Context, run: &Run) -> Result<u8, Failure> {
     let mut lanes = Lanes::new(!context.out.json, None)?;
     let drive = Drive::start(session, &seen, &spec).await?;
     let finished = finish(context.out, drive, &mut lanes, stdin, deadline).await;
+    let (status, why) = status(&finished);
+    let result = why.map_or(finished.result, Err);
     if let Some(command) = command {
         let receipt = receipt_json(finished.receipt.as_ref());
-        context.out.json(&Ending { command: &command, result: &finished.result, lanes: &lanes, out: None, receipt }.json());
-    } else if let Err(failure) = &finished.result {
+        context.out.json(&Ending { command: &command, result: &result, lanes: &lanes, out: None, receipt }.json());
+    } else if let Err(failure) = &result {
         context.out.talk(&failure_text(failure, None));
-    }
-    let (status, why) = status(&finished);
-    if let Some(why) = why {
-        context.out.talk(&failure_text(&why, None));
     }
     Ok(status)
 }
@@ -82,7 +80,7 @@ fn params(run: &Run) -> Result<Value, Failure> {
     Ok(Value::Map(params))
 }
 
-/// The exit status of how it went, and what is still to be said.
+/// The exit status of how it went, and why it is no success although the call came to its end.
 fn status(finished: &Finished) -> (u8, Option<Failure>) {
     let value = match &finished.result {
         Ok(value) => value,

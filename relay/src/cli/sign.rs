@@ -22,7 +22,7 @@ use super::pack::read;
 use crate::operator::{OWN, now};
 
 /// Mode of a signature: it is no secret.
-const FOR_ALL: u32 = 0o644;
+pub(super) const FOR_ALL: u32 = 0o644;
 
 /// Where a component's signature lies.
 pub(super) fn beside(file: &Path) -> PathBuf {
@@ -90,12 +90,14 @@ pub(super) fn verify(context: &Context, file: &Path, publisher: Option<&str>) ->
         let text = format!("`{}` is not signed: there is no `{}`", file.display(), beside(file).display());
         Failure::new(Code::BadSignature, text).hint("relay pack sign FILE")
     })?;
-    let mut publishers = Publishers::default();
-    match publisher {
-        Some(wanted) => publishers.trust(context.room.publisher_key(wanted)?, None),
-        None => publishers = context.room.known_publishers()?,
-    }
-    let trust = Trust { publishers, refused: Vec::new(), revoked: revoked(context)? };
+    let trust = match publisher {
+        Some(wanted) => {
+            let mut publishers = Publishers::default();
+            publishers.trust(context.room.publisher_key(wanted)?, None);
+            Trust { publishers, ..trust_here(context)? }
+        }
+        None => trust_here(context)?,
+    };
     let vouched = trust.admit(Some(&signature), sha256(&bytes), Reading::sure(now())).map_err(|why| match why {
         Unproven::Stranger(id) => {
             let of = if publisher.is_some() { "is another than the one named" } else { "is not known here" };
@@ -122,6 +124,11 @@ pub(super) fn verify(context: &Context, file: &Path, publisher: Option<&str>) ->
         },
     );
     Ok(0)
+}
+
+/// Whom this home trusts to sign packs.
+pub(super) fn trust_here(context: &Context) -> Result<Trust, Failure> {
+    Ok(Trust { publishers: context.room.known_publishers()?, refused: Vec::new(), revoked: revoked(context)? })
 }
 
 /// What this home knows to be revoked; one without a fleet knows nothing.

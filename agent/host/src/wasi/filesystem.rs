@@ -174,7 +174,9 @@ fn preopens(preopens: &mut Interface<'_>) -> wasmtime::Result<()> {
             let (entries, errors) = blocking(move || files::Tree::open_all(&pack, &grant)).await?;
             for error in errors {
                 tracing::warn!(pack = store.data().pack(), reason = %error, "a granted folder is left out");
-                code(&error, &store.data().hint);
+                if let FilesError::Denied(sentence) = error {
+                    store.data_mut().left_out.get_or_insert(sentence);
+                }
             }
             let table = &mut store.data_mut().table;
             let opened = entries.into_iter().map(|entry| Ok((table.push(Handle::Dir(Arc::new(entry.dir)))?, entry.name)));

@@ -42,7 +42,7 @@ pub(crate) async fn measure(effort: Effort) -> Result<Vec<Row>> {
 }
 
 /// Milliseconds from the start of the process until the relay has its new announce.
-async fn start(node: &mut Node, operator: &Operator, id: KeyId) -> Result<f64> {
+pub(crate) async fn start(node: &mut Node, operator: &Operator, id: KeyId) -> Result<f64> {
     let before = record(operator, id).await?.and_then(|record| record.announce);
     let began = Instant::now();
     node.agent = Some(Process::start(node.command(&["run"])?)?);
@@ -50,7 +50,7 @@ async fn start(node: &mut Node, operator: &Operator, id: KeyId) -> Result<f64> {
     Ok(millis(began.elapsed()))
 }
 
-async fn announced(operator: &Operator, id: KeyId, before: Option<Vec<u8>>) -> Result<()> {
+pub(crate) async fn announced(operator: &Operator, id: KeyId, before: Option<Vec<u8>>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let announce = record(operator, id).await?.filter(|record| record.status == "online").and_then(|record| record.announce);

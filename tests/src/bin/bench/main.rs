@@ -2,18 +2,21 @@
 //! Every figure comes from one run of this program; what is judged by a ratio has its other half measured in the same
 //! run, in turns. A missed target is a row that says so, not a failure; a group that could not be measured is one.
 //!
-//! `bench [--quick] [forward|calls|cli|sandbox|stream|memory|agent]…`, all without a name.
+//! `bench [--quick] [forward|calls|cli|sandbox|stream|memory|agent|packs|swap|languages]…`, all without a name.
 
 mod agent;
 mod calls;
 mod cli;
 mod forward;
+mod languages;
 mod load;
 mod memory;
 mod nats;
+mod packs;
 mod plain;
 mod sandbox;
 mod stream;
+mod swap;
 mod table;
 mod world;
 
@@ -52,10 +55,24 @@ enum Group {
     Stream,
     Memory,
     Agent,
+    Packs,
+    Swap,
+    Languages,
 }
 
 impl Group {
-    const ALL: [Group; 7] = [Group::Forward, Group::Calls, Group::Cli, Group::Sandbox, Group::Stream, Group::Memory, Group::Agent];
+    const ALL: [Group; 10] = [
+        Group::Forward,
+        Group::Calls,
+        Group::Cli,
+        Group::Sandbox,
+        Group::Stream,
+        Group::Memory,
+        Group::Agent,
+        Group::Packs,
+        Group::Swap,
+        Group::Languages,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -66,6 +83,9 @@ impl Group {
             Group::Stream => "stream",
             Group::Memory => "memory",
             Group::Agent => "agent",
+            Group::Packs => "packs",
+            Group::Swap => "swap",
+            Group::Languages => "languages",
         }
     }
 
@@ -78,6 +98,9 @@ impl Group {
             Group::Stream => stream::measure(effort).await,
             Group::Memory => memory::measure(effort).await,
             Group::Agent => agent::measure(effort).await,
+            Group::Packs => packs::measure(effort).await,
+            Group::Swap => swap::measure(effort).await,
+            Group::Languages => languages::measure(effort).await,
         }
     }
 }
