@@ -23,12 +23,11 @@ use outhaul_protocol::limits;
 use outhaul_protocol::native::INSTALL;
 use outhaul_protocol::objects::{Deployment, DeploymentDocument, Evidence, NodeLabels, valid_name};
 use outhaul_protocol::signed::{Signed, Verified};
-use outhaul_protocol::text::escape_control;
 use outhaul_protocol::time::{Reading, Time};
 use tokio::sync::{Notify, watch};
 
 pub(crate) use self::record::{Aim, Standing};
-use self::record::{Kept, Record};
+use self::record::{Kept, Record, Why};
 pub(crate) use self::shown::answer;
 #[cfg(test)]
 pub(crate) use self::shown::told;
@@ -69,8 +68,7 @@ impl Judge<'_> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused {
     pub(crate) serial: u64,
-    pub(crate) code: Code,
-    pub(crate) message: String,
+    pub(crate) why: Why,
     pub(crate) at: Time,
 }
 
@@ -163,7 +161,7 @@ impl Deployments {
         for document in offered {
             match self.take(&document, judge) {
                 Ok(newer) => taken |= newer,
-                Err(failure) => self.refuse(&document, failure, judge.clock.now),
+                Err(failure) => self.refuse(&document, Why::of(&failure), judge.clock.now),
             }
         }
         if taken && let Err(failure) = self.keep() {
@@ -206,25 +204,22 @@ impl Deployments {
     }
 
     /// Remembers why a document was not taken, for operators who ask.
-    fn refuse(&self, document: &DeploymentDocument, failure: Failure, at: Time) {
+    fn refuse(&self, document: &DeploymentDocument, why: Why, at: Time) {
         let claimed = Signed::<Deployment>::from_bytes(&document.document.0).ok();
         let said = claimed.as_ref().map(Signed::unverified).filter(|said| valid_name(&said.name));
-        let (code, message) = (failure.code, escape_control(&failure.message).into_owned());
         let Some(said) = said else {
-            tracing::warn!(%code, reason = message, "refused a deployment");
-            return;
+            return tracing::warn!(code = %why.code, reason = why.message, "refused a deployment");
         };
-        let refused = Refused { serial: said.serial, code, message, at };
         let mut state = self.state();
-        let again = state.refused.get(&said.name).is_some_and(|last| (last.serial, last.code) == (refused.serial, refused.code));
+        let again = state.refused.get(&said.name).is_some_and(|last| (last.serial, last.why.code) == (said.serial, why.code));
         if !again {
-            tracing::warn!(name = said.name, serial = said.serial, %code, reason = refused.message, "refused a deployment");
+            tracing::warn!(name = said.name, serial = said.serial, code = %why.code, reason = why.message, "refused a deployment");
         }
         if state.refused.len() >= REFUSED && !state.refused.contains_key(&said.name) {
             let oldest = state.refused.iter().min_by_key(|(_, refused)| refused.at).map(|(name, _)| name.clone());
             oldest.and_then(|oldest| state.refused.remove(&oldest));
         }
-        state.refused.insert(said.name.clone(), refused);
+        state.refused.insert(said.name.clone(), Refused { serial: said.serial, why, at });
     }
 
     /// What is to be done next for a node of this name and these labels.

@@ -179,6 +179,7 @@ fn deployed() -> Type {
         number("serial", "that it names"),
         text("code", "an error code"),
         text("message", "why it was not taken"),
+        optional("hint", "what can be done about it", Type::String),
         number("at", "Unix seconds"),
     ]);
     let running = Type::Record(vec![
@@ -200,6 +201,7 @@ fn deployed() -> Type {
         optional("component", "its digest", Type::String),
         optional("code", "why it failed: an error code", Type::String),
         optional("message", "the same as a sentence", Type::String),
+        optional("hint", "what can be done about it", Type::String),
         optional("conflict", "digest of another document of the same serial, which was refused", Type::String),
         optional("refused", "what was not taken last, since the agent started", refused),
         optional("running", "what answers, whoever shipped it", running),

@@ -1,22 +1,19 @@
 //! Deployments as documents: nodes follow them by themselves, whoever of node, relay and operator was away or killed, and
 //! no relay invents one, brings an older one back or shows two.
 
+mod wear;
+
 use std::cell::Cell;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use outhaul_home::Home;
-use outhaul_link::channel::CallSpec;
 use outhaul_protocol::cbor::Blob;
 use outhaul_protocol::frame::Frame;
 use outhaul_protocol::objects::{Deployment, DeploymentDocument, Grant, Target};
 use outhaul_protocol::signed::Signed;
 use outhaul_protocol::time::Time;
-use outhaul_protocol::value::Value as Typed;
-use outhaul_relay::operator::{Dialer, Fleet, Room, Session, now};
+use outhaul_relay::operator::{Fleet, Room, now};
 use outhaul_tests::outsider::{fleet_key, grant};
-use outhaul_tests::packs::renamed;
 use outhaul_tests::process::Process;
 use outhaul_tests::stage::{Node, Stage, pack};
 use serde_json::Value;
@@ -222,6 +219,10 @@ fn a_hostile_relay_neither_invents_nor_edits_nor_repeats_a_deployment() -> Resul
             ensure!(state["serial"] == 5 && state["state"] == "applied" && state["refused"]["code"] == code, "{state}");
             ensure!(state["conflict"].is_string() == (code == "bad_signature"), "{state}");
         }
+        // One it holds back reaches whoever the operator reaches.
+        let ran = stage.run(&["--relay", &stage.url, "pack", "remove", "held-back", "--to", "all"])?.ok()?;
+        ensure!(ran.stdout.contains("bench-1: held-back is removed"), "{ran:?}");
+        ensure!(stated(stage, "bench-1", "held-back", 1)?["state"] == "applied");
         scene.all_is_well("bench-1").await?;
         Ok(())
     })
@@ -273,112 +274,4 @@ fn a_publisher_whom_a_node_does_not_trust_fails_there_with_its_sentence_and_is_t
     assert_eq!(stated(&stage, "bench-1", "echo", 1)?["state"], "applied");
     assert_eq!(say(&stage, "bench-1")?, OLD);
     Ok(())
-}
-
-#[test]
-fn an_agent_killed_at_any_step_runs_one_known_version_and_goes_on() -> Result<()> {
-    let stage = Stage::start()?;
-    let mut node = stage.node("bench-1")?;
-    stage.run(&["pack", "deploy", &file("fixtures/echo"), "--to", "all"])?.ok()?;
-    let (mut version, mut serial) = (OLD, 1);
-    for step in ["agent started", "took a newer deployment", "pack activated", "deployment done", "connected"] {
-        node.stop()?;
-        // Each a version that was never there: it is fetched, checked, compiled and swapped in.
-        let (next, wanted) = if version == OLD { ("fixtures/echo-next", NEW) } else { ("fixtures/echo", OLD) };
-        serial += 1;
-        let next = renamed(&pack(next), stage.home.path(), "echo", &format!("1.{serial}.0"))?;
-        let ran = stage.run(&["pack", "deploy", next.to_str().unwrap(), "--to", "all"])?.ok()?;
-        ensure!(ran.stderr.contains("bench-1 is not connected"), "{}", ran.stderr);
-        let mut agent = Process::start(node.command(&["run"])?)?;
-        agent.wait_for(step)?;
-        agent.kill()?;
-        // What lies on the disk is one version, whole.
-        let kept = std::fs::read_to_string(node.file("packs/index.toml"))?;
-        ensure!(kept.matches("active = ").count() == 1, "{kept}");
-        node.start()?;
-        let state = stated(&stage, "bench-1", "echo", serial)?;
-        ensure!(state["state"] == "applied" && state["serial"] == serial, "{step}: {state}");
-        ensure!(say(&stage, "bench-1")? == wanted, "{step}");
-        version = wanted;
-    }
-    Ok(())
-}
-
-#[test]
-fn a_relay_killed_in_the_middle_loses_nothing_that_was_published() -> Result<()> {
-    let mut stage = Stage::start()?;
-    let mut node = stage.node("bench-1")?;
-    stage.run(&["pack", "deploy", &file("fixtures/echo"), "--to", "all"])?.ok()?;
-    let listen = stage.listen();
-    let mut deploying = stage.begin(&["pack", "deploy", &file("fixtures/echo-next"), "--to", "all"])?;
-    deploying.wait_for("deployment 2 of echo is published")?;
-    stage.relay.take().unwrap().kill()?;
-    let between = ["applied", "pending"];
-    stage.start_relay(&listen)?;
-    node.agent()?.wait_for("connected")?;
-    let state = stated(&stage, "bench-1", "echo", 2)?;
-    ensure!(between.contains(&state["state"].as_str().unwrap_or_default()), "{state}");
-    ensure!(state["state"] == "applied" && say(&stage, "bench-1")? == NEW, "{state}");
-    // Whatever became of the command, the same again is no harm.
-    drop(deploying);
-    stage.run(&["pack", "deploy", &file("fixtures/echo-next"), "--to", "all"])?.ok()?;
-    assert_eq!(say(&stage, "bench-1")?, NEW);
-    Ok(())
-}
-
-/// Calls at once, each waiting for its answer before the next.
-const CALLERS: usize = 8;
-/// Calls in all, and changes of the version meanwhile.
-const CALLS: usize = 2_000;
-const SWAPS: usize = 20;
-
-#[test]
-fn calls_during_swaps_are_neither_lost_nor_mixed() -> Result<()> {
-    let stage = Stage::start()?;
-    let _node = stage.node("bench-1")?;
-    stage.run(&["pack", "deploy", &file("fixtures/echo"), "--to", "all"])?.ok()?;
-    stage.run(&["pack", "deploy", &file("fixtures/echo-next"), "--to", "all"])?.ok()?;
-    runtime()?.block_on(async {
-        let home = Home::find(Some(stage.home.path().to_owned()))?;
-        let dialer = Arc::new(Dialer::new(Room::of(&home), Some(&stage.url), None)?);
-        let (session, seen) = Session::with_node(dialer, "bench-1").await?;
-        let (channel, _) = session.link.open(&session.dialer.caller(), &session.target(&seen)?, None, now()).await?;
-        let (done, swapped) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let mut callers = tokio::task::JoinSet::new();
-        for caller in 0..CALLERS {
-            let (channel, done, swapped) = (channel.clone(), done.clone(), swapped.clone());
-            callers.spawn(async move {
-                let (mut old, mut new) = (0, 0);
-                while done.fetch_add(1, Ordering::Relaxed) < CALLS || !swapped.load(Ordering::Relaxed) {
-                    let text = format!("call {caller} {}", old + new);
-                    let params = Typed::Map(vec![("text".into(), text.as_str().into())]);
-                    let spec = CallSpec { deadline: Some(std::time::Duration::from_secs(30)), ..CallSpec::new("echo.say", params) };
-                    let answer = channel.call(&spec, now()).await?.finish(|_, _| ()).await?.result?;
-                    match answer {
-                        Typed::Text(answer) if answer == text => old += 1,
-                        Typed::Text(answer) if answer == format!("next: {text}") => new += 1,
-                        other => anyhow::bail!("neither version's answer: {other:?}"),
-                    }
-                }
-                Ok::<_, anyhow::Error>((old, new))
-            });
-        }
-        for _ in 0..SWAPS {
-            let command = stage.command(&["pack", "rollback", "echo", "--to", "all"])?;
-            let ran = tokio::task::spawn_blocking(move || {
-                let mut command = command;
-                command.output()
-            })
-            .await??;
-            ensure!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-        }
-        swapped.store(true, Ordering::Relaxed);
-        let (mut old, mut new) = (0, 0);
-        while let Some(caller) = callers.join_next().await {
-            let (olds, news) = caller??;
-            (old, new) = (old + olds, new + news);
-        }
-        ensure!(old + new >= CALLS && old > 0 && new > 0, "{old} and {new} calls");
-        Ok(())
-    })
 }

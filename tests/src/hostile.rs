@@ -384,6 +384,8 @@ fn receive(state: &mut State, peer: &Peer, role: Role, bytes: &[u8]) {
             let answer = match Ask::decode(&body.0) {
                 Ok(Ask::Nodes { .. }) => Answer::Nodes { nodes: state.records() },
                 Ok(Ask::NodesAfter { .. }) => Answer::Nodes { nodes: Vec::new() },
+                // It keeps none and hands none out.
+                Ok(Ask::DeploymentsAfter { .. }) => Answer::Deployments { documents: Vec::new() },
                 // A list of packs, of no node's.
                 Ok(Ask::Description { .. }) => Answer::Bytes { bytes: Blob(PackList::default().to_bytes()) },
                 _ => Answer::Done {},

@@ -25,15 +25,30 @@ pub(crate) enum Aim {
     Version(Digest),
 }
 
+/// Why something was not done, as it is kept and told: without control characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Why {
+    pub(crate) code: Code,
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+}
+
+impl Why {
+    pub(super) fn of(failure: &Failure) -> Self {
+        let escaped = |text: &String| escape_control(text).into_owned();
+        Why { code: failure.code, message: escaped(&failure.message), hint: failure.hint.as_ref().map(escaped) }
+    }
+}
+
 /// Where a node stands with a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// It is to be acted on, perhaps again: with what stood in the way last.
-    Pending(Option<(Code, String)>),
+    Pending(Option<Why>),
     /// It was done.
     Done,
     /// It cannot be done as things are.
-    Failed(Code, String),
+    Failed(Why),
 }
 
 /// When a failure is looked at again. Not kept: a start looks at everything.
@@ -72,6 +87,8 @@ pub(super) struct Kept {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     message: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     conflict: Option<String>,
 }
 
@@ -92,11 +109,12 @@ impl Record {
         if said.name != name {
             return Err(format!("its document is about `{}`", escape_control(&said.name)));
         }
-        let why = || (kept.code.as_deref().and_then(Code::parse).unwrap_or(Code::Internal), kept.message.clone().unwrap_or_default());
+        let code = kept.code.as_deref().map(|code| Code::parse(code).unwrap_or(Code::Internal));
+        let why = |code| Why { code, message: kept.message.clone().unwrap_or_default(), hint: kept.hint.clone() };
         let standing = match kept.state.as_str() {
-            "pending" => Standing::Pending(kept.code.as_ref().map(|_| why())),
+            "pending" => Standing::Pending(code.map(why)),
             "done" => Standing::Done,
-            "failed" => Standing::Failed(why().0, why().1),
+            "failed" => Standing::Failed(why(code.unwrap_or(Code::Internal))),
             other => return Err(format!("key `state`: {other:?} is none")),
         };
         let aim = match kept.aim.as_str() {
@@ -113,7 +131,7 @@ impl Record {
         let (state, why) = match &self.standing {
             Standing::Pending(why) => ("pending", why.clone()),
             Standing::Done => ("done", None),
-            Standing::Failed(code, message) => ("failed", Some((*code, message.clone()))),
+            Standing::Failed(why) => ("failed", Some(why.clone())),
         };
         Kept {
             document: STANDARD.encode(self.document.encode()),
@@ -124,8 +142,9 @@ impl Record {
                 Aim::Out => "out".to_owned(),
                 Aim::Version(digest) => digest.to_string(),
             },
-            code: why.as_ref().map(|(code, _)| code.as_str().to_owned()),
-            message: why.map(|(_, message)| message),
+            code: why.as_ref().map(|why| why.code.as_str().to_owned()),
+            message: why.as_ref().map(|why| why.message.clone()),
+            hint: why.and_then(|why| why.hint),
             conflict: self.conflict.map(|digest| digest.to_string()),
         }
     }
@@ -196,8 +215,8 @@ impl Record {
     /// Whether there is something to tell who waits. What the relay lacks somebody has to bring.
     pub(super) fn is_decided(&self) -> bool {
         match &self.standing {
-            Standing::Pending(why) => why.as_ref().is_some_and(|(code, _)| *code == Code::DigestMismatch),
-            Standing::Done | Standing::Failed(..) => true,
+            Standing::Pending(why) => why.as_ref().is_some_and(|why| why.code == Code::DigestMismatch),
+            Standing::Done | Standing::Failed(_) => true,
         }
     }
 
@@ -214,15 +233,14 @@ impl Record {
         let standing = match outcome {
             Ok(()) => Standing::Done,
             Err(failure) => {
-                let message = escape_control(&failure.message).into_owned();
-                let code = failure.code;
-                if may_pass(code) {
+                let why = Why::of(&failure);
+                if may_pass(why.code) {
                     self.retry = Retry::At(Instant::now() + pause(self.attempts));
                     self.attempts = self.attempts.saturating_add(1);
-                    Standing::Pending(Some((code, message)))
+                    Standing::Pending(Some(why))
                 } else {
                     self.retry = Retry::OnChange;
-                    Standing::Failed(code, message)
+                    Standing::Failed(why)
                 }
             }
         };
@@ -231,11 +249,13 @@ impl Record {
         }
         match &standing {
             Standing::Done => tracing::info!(name, serial = self.said.serial, aim = ?aim, "deployment done"),
-            Standing::Pending(Some((code, reason))) => {
-                tracing::warn!(name, serial = self.said.serial, %code, reason, "a deployment has to wait");
+            Standing::Pending(Some(why)) => {
+                tracing::warn!(name, serial = self.said.serial, code = %why.code, reason = why.message, "a deployment has to wait");
             }
             Standing::Pending(None) => {}
-            Standing::Failed(code, reason) => tracing::error!(name, serial = self.said.serial, %code, reason, "a deployment failed"),
+            Standing::Failed(why) => {
+                tracing::error!(name, serial = self.said.serial, code = %why.code, reason = why.message, "a deployment failed");
+            }
         }
         (self.standing, self.aim, self.since) = (standing, aim, at);
     }

@@ -67,11 +67,9 @@ pub(super) fn shown(name: &str, record: Option<&Record>, refused: Option<&Refuse
     let text = |text: Option<String>| text.map_or(Value::Null, Value::from);
     let when = |at: Option<u64>| at.map_or(Value::Null, number);
     let said = record.map(Record::said);
-    let (code, message) = match record.map(Record::standing) {
-        Some(Standing::Failed(code, message) | Standing::Pending(Some((code, message)))) => {
-            (Some(code.as_str().to_owned()), Some(message.clone()))
-        }
-        _ => (None, None),
+    let why = match record.map(Record::standing) {
+        Some(Standing::Failed(why) | Standing::Pending(Some(why))) => Some(why),
+        _ => None,
     };
     let component = record.and_then(|record| match record.aim() {
         Aim::Version(digest) => Some(digest),
@@ -89,8 +87,9 @@ pub(super) fn shown(name: &str, record: Option<&Record>, refused: Option<&Refuse
         ("since", when(record.map(|record| record.since().0))),
         ("version", text(version.map(|release| release.version.clone()))),
         ("component", text(component.map(|digest| digest.to_string()))),
-        ("code", text(code)),
-        ("message", text(message)),
+        ("code", text(why.map(|why| why.code.as_str().to_owned()))),
+        ("message", text(why.map(|why| why.message.clone()))),
+        ("hint", text(why.and_then(|why| why.hint.clone()))),
         ("conflict", text(record.and_then(Record::conflict).map(|digest| digest.to_string()))),
         ("refused", refused.map_or(Value::Null, refusal)),
         ("running", running),
@@ -100,7 +99,7 @@ pub(super) fn shown(name: &str, record: Option<&Record>, refused: Option<&Refuse
 fn word(record: &Record) -> &'static str {
     match (record.standing(), record.aim()) {
         (Standing::Pending(_), _) => "pending",
-        (Standing::Failed(..), _) => "failed",
+        (Standing::Failed(_), _) => "failed",
         (Standing::Done, Aim::Keep) => "not_meant",
         (Standing::Done, _) => "applied",
     }
@@ -109,8 +108,9 @@ fn word(record: &Record) -> &'static str {
 fn refusal(refused: &Refused) -> Value {
     map([
         ("serial", number(refused.serial)),
-        ("code", refused.code.as_str().into()),
-        ("message", refused.message.as_str().into()),
+        ("code", refused.why.code.as_str().into()),
+        ("message", refused.why.message.as_str().into()),
+        ("hint", refused.why.hint.clone().map_or(Value::Null, Value::from)),
         ("at", number(refused.at.0)),
     ])
 }

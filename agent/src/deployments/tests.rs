@@ -71,7 +71,7 @@ fn target(nodes: &str, release: Option<Release>) -> Target {
 }
 
 fn refusal(deployments: &Deployments) -> Option<(u64, Code)> {
-    deployments.state().refused.get(NAME).map(|refused| (refused.serial, refused.code))
+    deployments.state().refused.get(NAME).map(|refused| (refused.serial, refused.why.code))
 }
 
 fn known(deployments: &Deployments) -> u64 {
@@ -179,10 +179,12 @@ fn what_may_pass_is_tried_again_and_the_rest_waits_for_a_change() {
     assert!(deployments.rest(Instant::now()) > FIRST_RETRY, "it doubles");
     deployments.settle(&job, Err(Failure::new(Code::DigestMismatch, "the relay does not hold the pack")), Time(6));
     assert!(deployments.dealt_with(NAME, 1) && deployments.rest(Instant::now()) < LONGEST_RETRY, "told, and tried again");
-    deployments.settle(&job, Err(Failure::new(Code::BadKey, "a stranger's\u{1b}")), Time(7));
+    deployments.settle(&job, Err(Failure::new(Code::BadKey, "a stranger's\u{1b}").hint("trust them")), Time(7));
     assert!(deployments.dealt_with(NAME, 1) && deployments.next(&scene.node, Instant::now() + LONGEST_RETRY).is_none());
     let standing = deployments.state().records[NAME].standing().clone();
-    assert_eq!(standing, Standing::Failed(Code::BadKey, "a stranger's\\u{1b}".into()));
+    let why = Why { code: Code::BadKey, message: "a stranger's\\u{1b}".into(), hint: Some("trust them".into()) };
+    assert_eq!(standing, Standing::Failed(why));
+    assert_eq!(scene.open().state().records[NAME].standing(), &standing, "kept as it is told");
     deployments.retry();
     assert!(scene.job(&deployments).is_some());
     assert!(scene.job(&scene.open()).is_some(), "a start looks at it too");

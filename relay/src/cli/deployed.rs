@@ -155,14 +155,18 @@ fn row(found: &Found, newest: &Newest, at: u64) -> Vec<String> {
 fn remarks(found: &Found) -> Vec<String> {
     let (name, Some(state)) = (&found.seen.known.node.name, &found.state) else { return Vec::new() };
     let mut said = Vec::new();
-    if let Some((code, why)) = &state.failure {
-        said.push(format!("{name}: {} ({})", escape_control(why), escape_control(code)));
+    let sentence = |why: &Failure| {
+        let hint = why.hint.as_ref().map_or_else(String::new, |hint| format!("\n  hint: {}", escape_control(hint)));
+        format!("{} ({}){hint}", escape_control(&why.message), why.code)
+    };
+    if let Some(why) = &state.failure {
+        said.push(format!("{name}: {}", sentence(why)));
     }
     if let Some(why) = state.running.as_ref().and_then(|running| running.quarantined.as_ref()) {
         said.push(format!("{name}: out of service: {}", escape_control(why)));
     }
-    if let Some((serial, code, why)) = &state.refused {
-        said.push(format!("{name}: refused deployment {serial}: {} ({})", escape_control(why), escape_control(code)));
+    if let Some((serial, why)) = &state.refused {
+        said.push(format!("{name}: refused deployment {serial}: {}", sentence(why)));
     }
     if let Some(other) = &state.conflict {
         said.push(format!(
@@ -206,8 +210,8 @@ fn node_json(found: &Found) -> Json {
         "since": state.and_then(|state| state.since),
         "asked": state.and_then(|state| state.version.as_ref()),
         "running": running.map(|(version, digest)| json!({"version": version, "digest": digest})),
-        "error": state.and_then(|state| state.failure.as_ref()).map(|(code, message)| json!({"code": code, "message": message})),
-        "refused": refused.map(|(serial, code, message)| json!({"serial": serial, "code": code, "message": message})),
+        "error": state.and_then(|state| state.failure.as_ref()).map(|why| why.to_json(None)),
+        "refused": refused.map(|(serial, why)| json!({"serial": serial, "error": why.to_json(None)})),
         "conflict": state.and_then(|state| state.conflict.as_ref()),
     })
 }
@@ -217,6 +221,7 @@ mod tests {
     use super::*;
     use crate::operator::deployments::Order;
     use outhaul_protocol::cbor::Blob;
+    use outhaul_protocol::error::Code;
     use outhaul_protocol::keys::{Digest, sha256};
     use outhaul_protocol::objects::DeploymentDocument;
     use outhaul_protocol::time::Time;
@@ -278,8 +283,8 @@ mod tests {
         };
         let failed = State {
             word: "failed".into(),
-            failure: Some(("bad_key".into(), "a stranger's\u{1b}".into())),
-            refused: Some((6, "replayed".into(), "older".into())),
+            failure: Some(Failure::new(Code::BadKey, "a stranger's\u{1b}").hint("trust them")),
+            refused: Some((6, Failure::new(Code::Replayed, "older"))),
             conflict: Some("ef".repeat(32)),
             running: None,
             ..applied.clone()
@@ -295,6 +300,7 @@ mod tests {
         bench-1  pending  1.2.0  1.2.0  6       5 min ago
         bench-1  online   1.2.0  1.1.0  -       0 s ago
         bench-1: a stranger's\u{1b} (bad_key)
+          hint: trust them
         bench-1: refused deployment 6: older (replayed)
         bench-1: another document of serial 7 was shown there, efefefefefef: somebody signs two truths
         ");

@@ -27,7 +27,7 @@ const HOLD: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// What a node states about one pack. The receipt was verified before this was read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct State {
     /// of the newest deployment it took
     pub serial: u64,
@@ -38,11 +38,11 @@ pub(super) struct State {
     /// what is asked of it
     pub version: Option<String>,
     /// why not
-    pub failure: Option<(String, String)>,
+    pub failure: Option<Failure>,
     /// another document of this serial
     pub conflict: Option<String>,
-    /// serial, code, sentence of what it did not take
-    pub refused: Option<(u64, String, String)>,
+    /// the serial of what it did not take, and why
+    pub refused: Option<(u64, Failure)>,
     /// what answers
     pub running: Option<Running>,
 }
@@ -77,11 +77,12 @@ impl State {
     pub(super) fn of(value: &Value, name: &str) -> State {
         let Value::Array(all) = value else { return State::default() };
         let Some(found) = all.iter().find(|one| text(one, "name").as_deref() == Some(name)) else { return State::default() };
-        let pair = |value: &Value| text(value, "code").map(|code| (code, text(value, "message").unwrap_or_default()));
-        let refused = found.get("refused").and_then(|refused| {
-            let (code, message) = pair(refused)?;
-            Some((figure(refused, "serial")?, code, message))
-        });
+        let why = |value: &Value| {
+            let code = Code::parse(&text(value, "code")?).unwrap_or(Code::Internal);
+            let failure = Failure::new(code, text(value, "message").unwrap_or_default());
+            Some(Failure { hint: text(value, "hint"), ..failure })
+        };
+        let refused = found.get("refused").and_then(|refused| Some((figure(refused, "serial")?, why(refused)?)));
         let running = found.get("running").and_then(|running| {
             let signature = match running.get("signature") {
                 Some(Value::Bytes(bytes)) => Some(bytes.clone()),
@@ -95,7 +96,7 @@ impl State {
             word: text(found, "state").unwrap_or_else(|| "none".into()),
             since: figure(found, "since"),
             version: text(found, "version"),
-            failure: pair(found),
+            failure: why(found),
             conflict: text(found, "conflict"),
             refused,
             running,
@@ -104,11 +105,10 @@ impl State {
 
     /// What became of a deployment on this node; `None` while that is open.
     fn verdict(&self, serial: u64) -> Option<Result<(), Failure>> {
-        let failed = |(code, message): &(String, String)| Failure::new(Code::parse(code).unwrap_or(Code::Internal), message.clone());
-        if let Some((refused, code, message)) = self.refused.as_ref().filter(|_| self.serial < serial)
+        if let Some((refused, why)) = self.refused.as_ref().filter(|_| self.serial < serial)
             && *refused >= serial
         {
-            return Some(Err(failed(&(code.clone(), message.clone()))));
+            return Some(Err(why.clone()));
         }
         match (self.word.as_str(), &self.failure) {
             _ if self.serial > serial => {
@@ -117,10 +117,10 @@ impl State {
             }
             _ if self.serial < serial => None,
             ("applied", _) => Some(Ok(())),
-            ("failed", Some(why)) => Some(Err(failed(why))),
+            ("failed", Some(why)) => Some(Err(why.clone())),
             // It goes on trying, but somebody has to bring the relay what it lacks.
-            ("pending", Some(why)) if why.0 == Code::DigestMismatch.as_str() => {
-                Some(Err(failed(why).hint("relay pack push FILE; nodes then fetch it by themselves")))
+            ("pending", Some(why)) if why.code == Code::DigestMismatch => {
+                Some(Err(why.clone().hint("relay pack push FILE; nodes then fetch it by themselves")))
             }
             _ => None,
         }
@@ -255,7 +255,7 @@ fn undecided(state: &State, seen: &Seen) -> Failure {
     let name = &seen.known.node.name;
     let text = match &state.failure {
         _ if state.word == "not_meant" => format!("`{name}` does not count itself among those meant: its certificate there may be older"),
-        Some((_, why)) => format!("it is not done yet: {why}"),
+        Some(why) => format!("it is not done yet: {}", why.message),
         None => "it is not done yet".to_owned(),
     };
     Failure::new(Code::Deadline, text).hint("it goes on by itself; `relay pack status` tells how far it is")
@@ -272,16 +272,17 @@ mod tests {
     #[test]
     fn only_the_deployment_that_is_meant_is_judged() {
         assert_eq!(state(3, "applied").verdict(3), Some(Ok(())));
-        let lacking = State { failure: Some(("digest_mismatch".into(), "not there".into())), ..state(3, "pending") };
+        let why = |code| Some(Failure::new(code, "a sentence").hint("a way out"));
+        let lacking = State { failure: why(Code::DigestMismatch), ..state(3, "pending") };
         assert!(lacking.verdict(3).expect("told").expect_err("lacking").hint.is_some_and(|hint| hint.contains("push")));
         for open in [state(2, "applied"), state(3, "pending"), state(0, "none"), state(3, "not_meant")] {
             assert_eq!(open.verdict(3), None, "{open:?}");
         }
         let newer = state(4, "applied").verdict(3).expect("decided").expect_err("another's");
         assert_eq!(newer.code, Code::Replayed);
-        let failed = State { failure: Some(("bad_key".into(), "a stranger".into())), ..state(3, "failed") };
-        assert_eq!(failed.verdict(3).expect("decided").expect_err("failed").code, Code::BadKey);
-        let refused = |serial| State { refused: Some((serial, "expired".into(), "late".into())), ..state(2, "applied") };
+        let failed = State { failure: why(Code::BadKey), ..state(3, "failed") };
+        assert_eq!(failed.verdict(3).expect("decided").err(), why(Code::BadKey));
+        let refused = |serial| State { refused: why(Code::Expired).map(|why| (serial, why)), ..state(2, "applied") };
         assert_eq!(refused(3).verdict(3).expect("decided").expect_err("refused").code, Code::Expired);
         assert_eq!(refused(1).verdict(3), None, "an older one's refusal says nothing");
     }

@@ -220,10 +220,9 @@ pub(super) fn short(digest: &str) -> String {
 
 /// `relay pack rollback` and `remove` on one node, at once. Node and pack may come in either order where that is clear.
 pub(super) async fn by_name(context: &Context, first: &str, command: &str, second: &str) -> Result<u8, Failure> {
-    let mut session = context.session().await?;
-    let (seen, pack) = match session.node(first).await {
-        Err(unknown) if unknown.code == Code::UnknownNode => match session.node(second).await {
-            Ok(seen) => (seen, first),
+    let ((session, seen), pack) = match context.with_node(first).await {
+        Err(unknown) if unknown.code == Code::UnknownNode => match context.with_node(second).await {
+            Ok(found) => (found, first),
             Err(_) => return Err(unknown),
         },
         found => (found?, second),

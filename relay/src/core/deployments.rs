@@ -29,6 +29,8 @@ const PAGE_BYTES: usize = 700 << 10;
 #[derive(Debug)]
 struct Known {
     document: DeploymentDocument,
+    /// the same as nodes get it, ready for all of them
+    frame: Bytes,
     serial: u64,
     digest: Digest,
 }
@@ -36,12 +38,6 @@ struct Known {
 impl Known {
     fn bytes(&self) -> usize {
         self.document.document.0.len() + self.document.chain.iter().map(|grant| grant.0.len()).sum::<usize>()
-    }
-
-    /// As a frame for nodes.
-    fn frame(&self) -> Bytes {
-        let (signed, chain) = (self.document.document.clone(), self.document.chain.clone());
-        Frame::Notice { signed, kind: DEPLOYMENT.into(), chain }.encode().into()
     }
 }
 
@@ -81,7 +77,7 @@ impl Deployments {
         let chain = Chain { grants: chain.to_vec() }.encode();
         db.put_deployment(&name, &KeptNotice { signed: signed.to_vec(), chain, accepted_at: clock::now() })?;
         tracing::info!(name, serial = known.serial, "deployment taken");
-        let frame = known.frame();
+        let frame = known.frame.clone();
         self.known().insert(name, Arc::new(known));
         Ok(Some(frame))
     }
@@ -94,7 +90,9 @@ impl Deployments {
         let newer = follows(place, &said)?;
         // The same document may come with a chain that stands longer.
         let renewed = before.is_some_and(|before| before.document.chain != document.chain);
-        let known = Known { serial: said.serial, digest: said.digest(), document };
+        let (signed, chain) = (document.document.clone(), document.chain.clone());
+        let frame = Frame::Notice { signed, kind: DEPLOYMENT.into(), chain }.encode().into();
+        let known = Known { serial: said.serial, digest: said.digest(), frame, document };
         Ok((newer || renewed).then(|| (said.name.clone(), known)))
     }
 
@@ -115,7 +113,7 @@ impl Deployments {
 
     /// All, as frames for nodes.
     pub(crate) fn frames(&self) -> Vec<Bytes> {
-        self.known().values().map(|known| known.frame()).collect()
+        self.known().values().map(|known| known.frame.clone()).collect()
     }
 
     /// The next page, by name.
