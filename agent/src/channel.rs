@@ -215,11 +215,14 @@ fn judge(link: &Arc<Link>, channel: ChannelId, meant: KeyId, noise: &[u8]) -> Re
     }
     unanswered.answered();
     tracing::debug!(operator = %open.operator_id().short(), "channel opened");
+    // Known before the answer is on its way: whoever has that sends input at once, and it must find its call.
+    let call = payload.call.as_ref().map(|call| signed_call(link, &open, &call.0, 0)).transpose();
+    let call = call.map_err(|reason| Failure::new(Code::BadSignature, reason))?;
     let frame = ChannelFrame::Data { channel, noise: &second }.encode();
     link.outbox.push(frame, None).map_err(|why| Failure::new(Code::LinkLost, why.to_string()))?;
     catch_up(link, &open, &payload);
-    if let Some(call) = payload.call {
-        signed_call(link, &open, &call.0, 0).map_err(|reason| Failure::new(Code::BadSignature, reason))?;
+    if let Some(call) = call {
+        tokio::spawn(call);
     }
     Ok(())
 }
@@ -321,10 +324,10 @@ fn give_back(open: &OpenChannel, call: CallId, cost: u64) -> Result<(), String> 
 
 fn steer(link: &Arc<Link>, open: &Arc<OpenChannel>, message: Inner, cost: u64) -> Result<(), String> {
     match message {
-        Inner::Call { signed } => signed_call(link, open, &signed.0, cost),
+        Inner::Call { signed } => signed_call(link, open, &signed.0, cost).map(|call| drop(tokio::spawn(call))),
         Inner::Quick { call } => {
             let said = Said::quick(call);
-            begin(link, open, said, cost)
+            begin(link, open, said, cost).map(|call| drop(tokio::spawn(call)))
         }
         Inner::Credit { call, consumed, .. } => {
             // Zero says nothing about the call: it is the channel's credit.
@@ -357,7 +360,12 @@ fn steer(link: &Arc<Link>, open: &Arc<OpenChannel>, message: Inner, cost: u64) -
     }
 }
 
-fn signed_call(link: &Arc<Link>, open: &Arc<OpenChannel>, bytes: &[u8], cost: u64) -> Result<(), String> {
+fn signed_call(
+    link: &Arc<Link>,
+    open: &Arc<OpenChannel>,
+    bytes: &[u8],
+    cost: u64,
+) -> Result<impl Future<Output = ()> + Send + use<>, String> {
     let signed = Signed::<Call>::from_bytes(bytes).map_err(|error| error.to_string())?;
     let said = Said::signed(signed);
     let late = Duration::from_millis(said.at.saturating_add(said.start_within_ms.min(limits::START_WITHIN_MAX_SECS * 1000)));
@@ -369,22 +377,21 @@ fn signed_call(link: &Arc<Link>, open: &Arc<OpenChannel>, bytes: &[u8], cost: u6
     begin(link, open, said, cost)
 }
 
-/// Registers a call before it is judged, so that its input, cancel and credit find it, and judges it on its own task.
-fn begin(link: &Arc<Link>, open: &Arc<OpenChannel>, said: Said, cost: u64) -> Result<(), String> {
+/// Registers a call before it is judged, so that its input, cancel and credit find it; gives the task that judges and runs it.
+fn begin(link: &Arc<Link>, open: &Arc<OpenChannel>, said: Said, cost: u64) -> Result<impl Future<Output = ()> + Send + use<>, String> {
     let running = call::register(open, &said);
     if open.state().calls.insert(said.id, running.clone()).is_some() {
         return Err(format!("{}: call id is in use", Code::Replayed));
     }
     let (link, open) = (link.clone(), open.clone());
-    tokio::spawn(async move {
+    Ok(async move {
         let id = said.id;
         if cost > 0 {
             let _ = give_back(&open, id, cost);
         }
         call::serve(&link, &open, running, said).await;
         open.forget(&id);
-    });
-    Ok(())
+    })
 }
 
 fn attach(link: &Arc<Link>, open: &Arc<OpenChannel>, call: CallId, from: u64) -> Result<(), String> {
