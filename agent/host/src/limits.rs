@@ -8,9 +8,9 @@ pub(crate) use outhaul_protocol::limits::{COMMANDS, TYPE_DEPTH, TYPE_NODES};
 /// returns, and a dynamic value costs 40 bytes per byte of a list.
 pub(crate) const HOSTCALL_FUEL: usize = 16 << 20;
 /// How often a running guest is asked to let others run. A spinning guest keeps a worker for one tick at a time.
-pub(crate) const TICK: Duration = Duration::from_millis(10);
+pub(crate) const TICK: Duration = Duration::from_millis(5);
 /// Ticks without a call after which the ticker sleeps: waking it costs more than a call, so that it lingers between calls.
-pub(crate) const TICKS_IDLE: u32 = 50;
+pub(crate) const TICKS_IDLE: u32 = 100;
 /// Stack of guest code. Deep parsers need a few hundred KiB.
 pub(crate) const GUEST_STACK: usize = 512 << 10;
 /// Stack of a fiber: the guest's and, below it, that of the host functions it calls.

@@ -18,7 +18,23 @@ fuzz_target!(|data: &[u8]| {
             }
         )* };
     }
-    kinds!(Grant, Node, Revocations, Relays, Prekey, Announce, Opening, Call, Receipt, Pair, Link, Control, Publication, Succession, Deployment);
+    kinds!(
+        Grant,
+        Node,
+        Revocations,
+        Relays,
+        Prekey,
+        Announce,
+        Opening,
+        Call,
+        Receipt,
+        Pair,
+        Link,
+        Control,
+        Publication,
+        Succession,
+        Deployment
+    );
     let _ = Certificate::decode(data);
     let _ = RevocationList::decode(data);
     let _ = Rotation::decode(data);

@@ -65,7 +65,10 @@ async fn costs(language: &str, component: &[u8], effort: Effort) -> Result<Vec<R
     let deployed = began.elapsed();
     let greet = CallSpec {
         deadline: Some(Duration::from_secs(60)),
-        ..CallSpec::new("greeter.greet", Value::Map(vec![("person".into(), "you".into())]))
+        ..CallSpec::new(
+            "greeter.greet",
+            Value::Map(vec![("person".into(), Value::Map(vec![("name".into(), "Lovelace".into()), ("title".into(), "Countess".into())]))]),
+        )
     };
     let began = Instant::now();
     call(&channel, &greet).await?;

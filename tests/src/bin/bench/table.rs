@@ -101,14 +101,15 @@ fn number(value: f64) -> String {
 /// All rows of a run.
 #[derive(Debug)]
 pub(crate) struct Table {
-    effort: Effort,
+    /// before anything was measured: what is measured is a load too
+    machine: String,
     groups: Vec<(&'static str, Vec<Row>)>,
     whole: bool,
 }
 
 impl Table {
     pub(crate) fn new(effort: Effort) -> Self {
-        Table { effort, groups: Vec::new(), whole: true }
+        Table { machine: machine(effort), groups: Vec::new(), whole: true }
     }
 
     pub(crate) fn add(&mut self, group: &'static str, rows: Vec<Row>) {
@@ -136,7 +137,7 @@ impl fmt::Display for Table {
         let width =
             |column: usize| lines.iter().map(|(_, cells)| &cells[column]).chain([&head[column]]).map(|cell| cell.chars().count()).max();
         let widths: Vec<usize> = (0..5).map(|column| width(column).unwrap_or(0)).collect();
-        writeln!(f, "\n{}", machine(self.effort))?;
+        writeln!(f, "\n{}", self.machine)?;
         let mut group = "";
         for (of, cells) in [("", head.clone())].iter().chain(&lines) {
             if *of != group {
