@@ -75,7 +75,7 @@ impl Wired {
             command.stdin(Stdio::null());
             None
         };
-        die_with_the_agent(&mut command);
+        before_it_runs(&mut command);
         Ok(Self { command, cwd: prepared.cwd, stdout: Receiver::from_owned_fd(stdout)?, stderr: Receiver::from_owned_fd(stderr)?, stdin })
     }
 }
@@ -88,15 +88,26 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
+/// Signals that ask a program to end. An agent that was started behind a shell's `&` or `nohup` ignores some of them, and who ignores
+/// one when a program begins has it ignored there.
+const ENDINGS: [libc::c_int; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+
+/// The child dies with the agent, and hears what asks it to end.
 #[expect(unsafe_code, reason = "a step between fork and exec has no safe interface")]
-fn die_with_the_agent(command: &mut Command) {
+fn before_it_runs(command: &mut Command) {
     let agent = rustix::process::getpid();
     let step = move || {
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-        // The agent may have died before the line above.
+        for signal in ENDINGS {
+            // SAFETY: no handler is installed, only the default put back; the call is async-signal-safe.
+            if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        // The agent may have died before the first line.
         if rustix::process::getppid() == Some(agent) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
     };
-    // SAFETY: runs in the child between fork and exec; makes two system calls and no allocation, takes no lock.
+    // SAFETY: runs in the child between fork and exec; makes system calls and no allocation, takes no lock.
     unsafe {
         command.pre_exec(step);
     }

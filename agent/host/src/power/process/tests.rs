@@ -267,6 +267,17 @@ async fn signals_reach_the_whole_group_while_somebody_waits() {
 }
 
 #[tokio::test]
+#[expect(unsafe_code, reason = "a signal is ignored, as behind a shell's `&`")]
+async fn a_program_hears_what_its_agent_ignores() {
+    // SAFETY: nothing is handled, only ignored, and no test here is sent it.
+    unsafe { libc::signal(libc::SIGQUIT, libc::SIG_IGN) };
+    let running = spawn("system", &grant(&["grep"]), spec(&["grep", "SigIgn", "/proc/self/status"]), false).await.expect("granted");
+    let said = read(running.stdout).await;
+    let ignored = u64::from_str_radix(said.split_whitespace().nth(1).expect("a set"), 16).expect("of signals");
+    assert_eq!(ignored & 1 << (libc::SIGQUIT - 1), 0, "{said}");
+}
+
+#[tokio::test]
 async fn a_child_whose_time_is_over_is_killed_and_told_apart() {
     let granted = Grant { max_secs: Some(0), ..grant(&["sh"]) };
     let running = spawn("system", &granted, spec(&["sh", "-c", "sleep 1000 & sleep 1000"]), false).await.expect("granted");
