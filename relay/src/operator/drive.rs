@@ -2,6 +2,7 @@
 //! one, for as long as a node keeps what it has to say. It is never sent twice.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -47,6 +48,8 @@ pub struct Drive {
     backoff: Backoff,
     /// output came since the link was last lost
     progress: bool,
+    /// the node was asked to stop the call, over this link or one before
+    cancelled: AtomicBool,
 }
 
 impl Drive {
@@ -72,7 +75,17 @@ impl Drive {
     }
 
     fn on(dialer: Arc<Dialer>, book: Book, seen: &Seen, link: Operator, (channel, handle): (Channel, Option<CallHandle>)) -> Drive {
-        Drive { dialer, book, node: seen.known.clone(), link, channel, handle, backoff: Backoff::default(), progress: true }
+        Drive {
+            dialer,
+            book,
+            node: seen.known.clone(),
+            link,
+            channel,
+            handle,
+            backoff: Backoff::default(),
+            progress: true,
+            cancelled: AtomicBool::new(false),
+        }
     }
 
     /// What happens next. May be dropped and asked again.
@@ -110,8 +123,9 @@ impl Drive {
 
     /// Asks the node to stop the call; its ending still comes.
     pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
         if let Some(handle) = &self.handle {
-            // A link that is lost right now: dropping the call at the node is up to its deadline then.
+            // Over a link that is lost right now it may not arrive: it is asked again over the next one.
             let _ = handle.cancel();
         }
     }
@@ -129,7 +143,12 @@ impl Drive {
         }
         loop {
             match self.attach().await {
-                Ok(()) if settled => return Ok(()),
+                Ok(()) if settled => {
+                    if self.cancelled.load(Ordering::Relaxed) {
+                        self.cancel();
+                    }
+                    return Ok(());
+                }
                 Ok(()) => {
                     self.cancel();
                     return Err(Failure::new(Code::LinkLost, "the link was lost while input was under way; the call was cancelled"));
