@@ -15,6 +15,7 @@ use super::Context;
 use super::args::{PackBuild, PackNew};
 use super::describe::command_lines;
 use super::pack::read;
+use super::sign::beside;
 
 /// A language as it is typed.
 pub(super) fn lang(text: &str) -> Result<Lang, String> {
@@ -74,7 +75,7 @@ pub(super) fn build(context: &Context, how: &PackBuild) -> Result<u8, Failure> {
 /// `relay pack inspect`.
 pub(super) fn inspect(context: &Context, file: &Path) -> Result<u8, Failure> {
     let inspected = outhaul_author::inspect::inspect(&read(file)?)?;
-    let signed = signature(file).exists();
+    let signed = beside(file).exists();
     context.out.either(
         || inspected_text(&inspected, signed),
         || {
@@ -84,13 +85,6 @@ pub(super) fn inspect(context: &Context, file: &Path) -> Result<u8, Failure> {
         },
     );
     Ok(0)
-}
-
-/// Where a component's signature lies.
-fn signature(file: &Path) -> PathBuf {
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(".cose");
-    file.with_file_name(name)
 }
 
 fn inspected_text(inspected: &Inspected, signed: bool) -> String {
@@ -195,7 +189,7 @@ mod tests {
 
     #[test]
     fn the_signature_lies_beside_the_component() {
-        assert_eq!(signature(Path::new("/a/thermal.wasm")), Path::new("/a/thermal.wasm.cose"));
+        assert_eq!(beside(Path::new("/a/thermal.wasm")), Path::new("/a/thermal.wasm.cose"));
     }
 
     #[test]

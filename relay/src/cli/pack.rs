@@ -36,15 +36,8 @@ const MAGIC: &[u8] = b"\0asm";
 pub(super) async fn deploy(context: &Context, pack: &str, nodes: &[String], how: Shipping) -> Result<u8, Failure> {
     let known = rollout::named(pack);
     let bytes = if known.is_none() { read(Path::new(pack))? } else { Vec::new() };
-    // Every node is known before anything is sent: a typing mistake changes nothing anywhere.
     let mut session = context.session().await?;
-    let mut targets: Vec<Seen> = Vec::with_capacity(nodes.len());
-    for node in nodes {
-        let seen = session.node(node).await?;
-        if !targets.iter().any(|known| known.known.id() == seen.known.id()) {
-            targets.push(seen);
-        }
-    }
+    let targets = all_known(&mut session, nodes).await?;
     let params = match known {
         Some((name, version)) => shipped_before(&rollout::known_release(context, &session, name, version).await?, how.downgrade),
         None => {
@@ -65,6 +58,18 @@ pub(super) async fn deploy(context: &Context, pack: &str, nodes: &[String], how:
         context.out.json(&results.iter().map(|(seen, result)| result_json(seen, native::INSTALL, result)).collect());
     }
     Ok(results.iter().find_map(|(_, result)| result.as_ref().err()).map_or(0, |failure| failure.code.exit()))
+}
+
+/// Each node that is named, once. All are known before anything is sent: a typing mistake changes nothing anywhere.
+pub(super) async fn all_known(session: &mut Session, nodes: &[String]) -> Result<Vec<Seen>, Failure> {
+    let mut targets: Vec<Seen> = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        let seen = session.node(node).await?;
+        if !targets.iter().any(|known| known.known.id() == seen.known.id()) {
+            targets.push(seen);
+        }
+    }
+    Ok(targets)
 }
 
 /// A component, as far as its first bytes tell.

@@ -15,7 +15,7 @@ use super::args::Publisher;
 use super::nodes::publish;
 use super::operators::late;
 use super::output::failure_text;
-use super::pack::{CHANGE, again, change, result_json};
+use super::pack::{CHANGE, again, all_known, change, result_json};
 use super::sign::own_key;
 use crate::operator::{OWN, Seen, Session, read_rotations, revoke_publisher};
 
@@ -136,14 +136,7 @@ async fn tell(context: &Context, command: &str, params: Value, nodes: &[String],
     let mut results: Vec<(Seen, Result<Value, Failure>)> = Vec::with_capacity(nodes.len());
     if !nodes.is_empty() {
         let mut session = context.session().await?;
-        let mut targets: Vec<Seen> = Vec::with_capacity(nodes.len());
-        for node in nodes {
-            let seen = session.node(node).await?;
-            if !targets.iter().any(|known| known.known.id() == seen.known.id()) {
-                targets.push(seen);
-            }
-        }
-        for seen in targets {
+        for seen in all_known(&mut session, nodes).await? {
             let result = change(context, again(&session)?, &seen, command, params.clone(), CHANGE).await;
             results.push((seen, result));
         }
