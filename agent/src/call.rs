@@ -3,7 +3,7 @@
 //! States are types. [`Said`] is what somebody inside a channel said; [`Verified`](outhaul_protocol::signed::Verified)
 //! calls come out of a signature only; [`Admitted`] comes out of [`admit`] only, and nothing else can be run.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use outhaul_host::{CallIo, CallRequest, Output};
@@ -23,6 +23,7 @@ use crate::calls::{CallKey, Inlet, Running};
 use crate::channel::OpenChannel;
 use crate::link::Link;
 use crate::native;
+use crate::neighbours::Neighbours;
 use crate::outlet::Outlet;
 use crate::packs::Active;
 
@@ -117,7 +118,7 @@ pub fn register(open: &OpenChannel, said: &Said) -> Arc<Running> {
         inlet: Inlet::new(said.input),
         cancel: CancellationToken::new(),
         reason: Mutex::new(None),
-        pack: OnceLock::new(),
+        packs: Mutex::default(),
     })
 }
 
@@ -183,7 +184,7 @@ fn admit(link: &Link, open: &OpenChannel, running: &Arc<Running>, said: &mut Sai
     let wanted = said.deadline_ms.map(Duration::from_millis);
     let deadline = Some(wanted.map_or(policy.deadline, |wanted| wanted.min(policy.deadline)));
     if let Target::Pack(active) = &target {
-        let _ = running.pack.set(active.digest());
+        running.uses(active.digest());
     }
     node.calls.take(running.clone(), policy.calls)?;
     Ok(Admitted { params, target, deadline })
@@ -259,6 +260,7 @@ async fn run_pack(
         label: format!("{} {}", open.operator_id().short(), hex::encode(&said.id[..4])),
         output_limit: node.policy_limits().output,
         shared_only: said.evidence == Evidence::Channel,
+        others: Some(Arc::new(Neighbours::of(link.node.clone(), running.clone(), active.name(), open.operator_id()))),
     };
     let accepted = async {
         // A call that ends at once needs no word that it began; one that takes its time does.

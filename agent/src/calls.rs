@@ -2,7 +2,7 @@
 //! taken once.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -46,11 +46,25 @@ pub struct Running {
     pub cancel: CancellationToken,
     /// why it was cancelled, if not by its caller
     pub reason: Mutex<Option<Failure>>,
-    /// the version that answers it, once it is admitted
-    pub pack: OnceLock<Digest>,
+    /// the versions that answer it: its pack's once it is admitted, and those of the packs that this one calls
+    pub packs: Mutex<Vec<Digest>>,
 }
 
 impl Running {
+    /// Notes a version that answers it or a part of it.
+    pub fn uses(&self, pack: Digest) {
+        let mut packs = self.packs.lock().unwrap_or_else(PoisonError::into_inner);
+        if !packs.contains(&pack) {
+            packs.push(pack);
+        }
+    }
+
+    /// Whether one of these versions answers it or a part of it.
+    #[must_use]
+    pub fn is_of(&self, packs: &[Digest]) -> bool {
+        self.packs.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|pack| packs.contains(pack))
+    }
+
     /// Ends it for a reason of ours.
     pub fn stop(&self, why: Failure) {
         self.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);

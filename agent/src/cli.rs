@@ -65,8 +65,8 @@ enum Command {
     /// Grants a pack a power, in agent.toml; a running agent sees it at the next call.
     ///
     /// POWER is process (ITEMs: programs), files (ITEMs: folders), kv (values the pack keeps), camera (ITEMs: devices; all
-    /// without), http (ITEMs: hosts), secrets (ITEMs: names), gpu or system. Comments and order of the file stay. A grant to
-    /// an embedded pack belongs to its name; to a deployed one, to its name and publisher, in every version. A version that
+    /// without), http (ITEMs: hosts), secrets (ITEMs: names), call (ITEMs: commands of other packs), gpu or system. Comments and
+    /// order of the file stay. A grant to an embedded pack belongs to its name; to a deployed one, to its name and publisher, in every version. A version that
     /// asks for more powers than those you decided on waits for you: `agent policy show`.
     ///
     /// A folder has its rights behind it: /srv/data:rl lets a pack read files and list what there is (the default), w
@@ -128,13 +128,13 @@ enum Policy {
     ///
     /// Without ITEMs it is about the powers as a whole; with a command, about the powers its pack asks for. With ITEMs it
     /// is about just these: the words of a program to run (after --, where one begins with a dash), folders or files with
-    /// rights such as /srv/data/x:w, cameras.
+    /// rights such as /srv/data/x:w, cameras, web requests such as POST https://api.example.org/x, secrets, commands.
     Explain {
         /// A pack's name, or sha256:DIGEST for one version of it.
         pack: String,
         /// A power, or a command such as system.run.
         what: Option<String>,
-        /// What of the power: a program and its arguments, paths, cameras.
+        /// What of the power: a program and its arguments, paths, cameras, requests, secrets, commands.
         #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
         items: Vec<String>,
     },
@@ -205,10 +205,10 @@ struct Pair {
 struct Grant {
     /// A pack's name, or sha256:DIGEST for one version of it.
     pack: String,
-    /// process, files, kv, camera, http, secrets, gpu or system.
+    /// process, files, kv, camera, http, secrets, call, gpu or system.
     power: String,
     /// Programs (a name or an absolute path, with a shape of its arguments or without), folders, cameras (such as video0),
-    /// secrets' names, or hosts: api.example.org, *.example.net:8443, http://10.0.0.5:8080; without http:// a host is
+    /// secrets' names, commands (gpu.list, system.*), or hosts: api.example.org, *.example.net:8443, http://10.0.0.5:8080; without http:// a host is
     /// spoken to over TLS only.
     items: Vec<String>,
     /// Lets callers set this environment variable for programs.

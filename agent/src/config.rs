@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use outhaul_home::Home;
-use outhaul_host::power::{camera, files, http, kv, process, secrets};
+use outhaul_host::power::{call, camera, files, http, kv, process, secrets};
 use outhaul_link::url::RelayUrl;
 use outhaul_protocol::error::Failure;
 use outhaul_protocol::keys::{Digest, PublicKey};
@@ -173,6 +173,8 @@ pub struct PackPolicy {
     pub http: Option<http::Grant>,
     /// Secrets it may read.
     pub secrets: secrets::Grant,
+    /// Commands of other packs it may call.
+    pub call: call::Grant,
 }
 
 /// `process = { … }`

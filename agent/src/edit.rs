@@ -1,6 +1,7 @@
 //! Changes to `agent.toml` by command: what the owner wrote, comments and order included, stays as it is. The result is
 //! read back by the rules of [`crate::config`] before it takes the old file's place, so no edit leaves a broken policy.
 
+mod calls;
 mod folders;
 mod programs;
 mod publishers;
@@ -21,7 +22,7 @@ pub use web::Web;
 /// A grant as the owner types it.
 #[derive(Debug, Clone, Default)]
 pub struct Items {
-    /// Programs, cameras, folders, hosts or secrets.
+    /// Programs, cameras, folders, hosts, secrets or commands.
     pub items: Vec<String>,
     /// Variables a caller may set.
     pub env: Vec<String>,
@@ -119,6 +120,7 @@ impl ConfigEdit {
             Power::Camera => allow_cameras(table, &items.items)?,
             Power::Http => web::allow(table, items, &mut notes)?,
             Power::Secrets => add(table, "secrets", &items.items),
+            Power::Call => calls::allow(table, &items.items, &mut notes),
             Power::Files => folders::allow(table, items, &mut notes)?,
             Power::Gpu | Power::System => put(table, power.name(), true.into()),
             Power::Kv => allow_kv(table, items.max_kib),
@@ -145,6 +147,7 @@ impl ConfigEdit {
             Power::Camera => deny_cameras(table, key, &items.items)?,
             Power::Http => web::deny(table, items)?,
             Power::Secrets => take(table, "secrets", &items.items),
+            Power::Call => take(table, "call", &items.items),
             Power::Files => folders::deny(table, &items.items)?,
             Power::Kv if table.contains_key("kv") => put(table, "kv", false.into()),
             Power::Kv => {}
@@ -182,6 +185,7 @@ fn check(power: Power, items: &Items, allowing: bool) -> Result<(), Failure> {
         Power::Camera => Ok(()),
         Power::Http => web::check(items, allowing),
         Power::Secrets => web::check_secrets(&items.items, allowing),
+        Power::Call => calls::check(&items.items, allowing),
         _ if items.items.is_empty() => Ok(()),
         _ => Err(usage(format!("`{power}` is granted as a whole; `{}` cannot be named", items.items.join(" ").escape_debug()))),
     }

@@ -1,6 +1,8 @@
 //! `agent policy explain`: for one pack, which line of `agent.toml` allows or refuses, and what to type otherwise. It asks the powers
 //! themselves, so that it cannot say anything else than they do. Nothing here loads a pack or starts a program.
 
+mod named;
+
 use std::path::PathBuf;
 
 use outhaul_home::{Home, read_optional};
@@ -74,7 +76,7 @@ pub fn names() -> String {
 }
 
 fn takes_items(power: Power) -> bool {
-    matches!(power, Power::Process | Power::Camera | Power::Files)
+    matches!(power, Power::Process | Power::Camera | Power::Files | Power::Http | Power::Secrets | Power::Call)
 }
 
 impl Explained {
@@ -180,6 +182,9 @@ impl Subject {
             Power::Process if !items.is_empty() => self.program(items),
             Power::Camera if !items.is_empty() => self.cameras(items, line),
             Power::Files if !items.is_empty() => self.folders(items),
+            Power::Http if !items.is_empty() => self.requests(items),
+            Power::Secrets if !items.is_empty() => self.secrets(items),
+            Power::Call if !items.is_empty() => self.calls(items),
             _ => found(true, line, self.unasked(power, remark.unwrap_or_else(|| "it is granted".into())), Some(self.denial(power))),
         }
     }
@@ -290,6 +295,7 @@ impl Subject {
             Power::Kv => table.kv.is_some(),
             Power::Http => table.http.is_some(),
             Power::Secrets => !table.secrets.names.is_empty(),
+            Power::Call => !table.call.commands.is_empty(),
             Power::Gpu => table.gpu.is_some(),
             Power::System => table.system.is_some(),
             Power::Output | Power::Log => false,
@@ -389,10 +395,19 @@ process = { allow = [
 camera = { devices = ["video0"] }
 system = false
 
+secrets = ["token"]
+call = ["gpu.list", "system.*"]
 files = [
   { path = "/srv/data", read = true, list = true },
   { path = "/srv/data/in", create = true },
 ]
+
+[packs.system.http]
+hosts = [
+  "api.example.org",
+  "http://10.0.0.5:8080",
+]
+methods = ["GET", "POST"]
 
 [packs.gpu]
 digest = "0707070707070707070707070707070707070707070707070707070707070707"
@@ -421,6 +436,16 @@ camera = true
             said("camera", Some("files"), &["/srv/data/x:r"]),
             said("camera", Some("files"), &["/srv/data/in/x:w"]),
             said("camera", Some("files"), &["/etc"]),
+            said("system", Some("http"), &["api.example.org"]),
+            said("system", Some("http"), &["POST", "http://10.0.0.5:8080/x?y"]),
+            said("system", Some("http"), &["DELETE", "https://api.example.org/x"]),
+            said("system", Some("http"), &["api.example.org", "example.net:8443"]),
+            said("system", Some("http"), &["api.example.org", "GET"]),
+            said("system", Some("http"), &["ftp://api.example.org"]),
+            said("camera", Some("secrets"), &["token"]),
+            said("camera", Some("secrets"), &["token", "other"]),
+            said("camera", Some("call"), &["system.run"]),
+            said("camera", Some("call"), &["thermal.read"]),
         ];
         insta::assert_snapshot!(all.join("\n"));
     }

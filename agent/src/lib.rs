@@ -17,6 +17,7 @@ pub mod explain;
 pub mod facts;
 pub mod link;
 pub mod native;
+mod neighbours;
 pub mod outlet;
 pub mod outside;
 pub mod packs;

@@ -70,6 +70,7 @@ impl Policy {
                 grants.http = Some(Arc::new(http.clone())).filter(|http| !http.hosts.is_empty());
             }
             grants.secrets.names.extend(table.secrets.names.iter().cloned());
+            grants.call.commands.extend(table.call.commands.iter().cloned());
             if let Some(folders) = &table.files {
                 let grant = files::Grant { folders: folders.clone(), keep_out: self.own() };
                 grants.files = Some(grant).filter(|grant| !grant.folders.is_empty());
@@ -153,6 +154,7 @@ pub fn is_granted(grants: &Grants, power: Power) -> bool {
         Power::Secrets => !grants.secrets.names.is_empty(),
         Power::Files => grants.files.is_some(),
         Power::Kv => grants.kv.is_some(),
+        Power::Call => !grants.call.commands.is_empty(),
     }
 }
 

@@ -111,6 +111,7 @@ impl PackGrants {
                 "kv": grants.kv,
                 "http": grants.http.as_deref(),
                 "secrets": grants.secrets,
+                "call": grants.call,
                 "files": grants.files.as_ref().map(|grant| &grant.folders),
             },
             "remark": self.remark,
@@ -136,6 +137,7 @@ fn lines(grants: &Grants) -> Vec<(&'static str, String)> {
     lines.extend(grants.files.iter().flat_map(|grant| named("files", grant.folders.iter().map(folder).collect())));
     lines.extend(grants.http.as_ref().map(|http| ("http", http_line(http))));
     lines.extend(Some(&grants.secrets.names).filter(|names| !names.is_empty()).map(|names| ("secrets", listed(names))));
+    lines.extend(Some(&grants.call.commands).filter(|commands| !commands.is_empty()).map(|commands| ("call", listed(commands))));
     lines.extend(grants.kv.as_ref().map(|kv| ("kv", format!("{} KiB", kv.max_kib))));
     lines
 }

@@ -96,7 +96,7 @@ fn lives(pid: &str) -> bool {
 }
 
 /// Waits until a process is gone.
-fn gone(pid: &str) -> bool {
+pub(crate) fn gone(pid: &str) -> bool {
     let deadline = Instant::now() + Duration::from_secs(20);
     while lives(pid) && Instant::now() < deadline {
         std::thread::yield_now();

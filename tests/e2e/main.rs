@@ -13,6 +13,7 @@ mod grants;
 mod handshake;
 mod hostile;
 mod middle;
+mod neighbours;
 mod packs;
 mod pairing;
 mod powers;

@@ -20,6 +20,7 @@ use crate::exports::Export;
 use crate::grants::Grants;
 use crate::limits;
 use crate::pack::Pack;
+use crate::power::call::{Calls, Others};
 use crate::sink::{Closed, Lane, Output, Sink};
 use crate::state::{Brought, State};
 use crate::stream::{self, Sent};
@@ -54,13 +55,15 @@ pub struct CallRequest {
     pub output_limit: u64,
     /// whether the call has no signature of its own, so that it may use only what is shared
     pub shared_only: bool,
+    /// the machine's other packs, where there are any
+    pub others: Option<Arc<dyn Others>>,
 }
 
 impl Pack {
     /// Runs a command. The value is null when the function gives nothing; a typed error of the function is `command_failed` with
     /// the error as its detail.
     pub async fn call(&self, request: CallRequest) -> Result<Value, Failure> {
-        let CallRequest { command, params, grants, io, deadline, cancel, label, output_limit, shared_only } = request;
+        let CallRequest { command, params, grants, io, deadline, cancel, label, output_limit, shared_only, others } = request;
         let export = self
             .export(&command)
             .ok_or_else(|| Failure::new(Code::UnknownCommand, format!("pack `{}` has no command `{}`", self.name(), brief(&command))))?;
@@ -78,6 +81,7 @@ impl Pack {
             label,
             kv: Arc::clone(&self.kv),
             outside: Arc::clone(&self.outside),
+            calls: Calls::new(others),
         });
         let mut store = self.store(state);
         let done = tokio::select! {

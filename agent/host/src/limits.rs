@@ -48,6 +48,10 @@ pub(crate) const KV_VALUE: usize = 256 << 10;
 pub(crate) const KV_KEYS: usize = 4_096;
 /// What a kept value counts beside its bytes and its key's: about what its name costs in memory.
 pub(crate) const KV_ENTRY: u64 = 64;
+/// Calls to other packs that one call may have under way: each takes a sandbox, of which there are 256 for everybody.
+pub(crate) const CALLS_AT_ONCE: usize = 8;
+/// Bytes that are collected of what another pack says; a photo fits, what is longer is a stream.
+pub(crate) const CALL_COLLECTED: usize = 4 << 20;
 /// Memory that a used slot keeps, zeroed, for the next call. Nearly all packs touch less.
 pub(crate) const KEEP_RESIDENT: usize = 1 << 20;
 /// Address bits below which a pool of [`SLOTS_NARROW`] is all that fits.

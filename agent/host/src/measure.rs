@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::grants::Grants;
 use crate::pack::Pack;
+use crate::power::call::Calls;
 use crate::sink::Sink;
 use crate::state::{Brought, State};
 
@@ -59,6 +60,7 @@ impl Typed {
             label: String::new(),
             kv: Arc::clone(&pack.kv),
             outside: Arc::clone(&pack.outside),
+            calls: Calls::new(None),
         }));
         let failed = |error: wasmtime::Error| Failure::new(Code::Trap, format!("{error:#}"));
         let instance = self.bound.instantiate_async(&mut store).await.map_err(failed)?;

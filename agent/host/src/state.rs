@@ -13,6 +13,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use crate::grants::{Grants, Power, not_granted, not_shared};
 use crate::limits;
 use crate::log::PackLog;
+use crate::power::call::Calls;
 use crate::power::http::Outside;
 use crate::power::{camera, files, kv};
 use crate::sink::Sink;
@@ -30,6 +31,7 @@ pub(crate) struct State {
     pub(crate) label: String,
     pub(crate) kv: Arc<kv::Store>,
     pub(crate) outside: Arc<Outside>,
+    pub(crate) calls: Calls,
     /// the first refusal that WASI's errors had no room for
     pub(crate) hint: wasi::filesystem::Refusal,
     /// Why a granted folder is missing: worth a word where no operation was refused.
@@ -57,6 +59,7 @@ pub(crate) struct Brought {
     pub(crate) label: String,
     pub(crate) kv: Arc<kv::Store>,
     pub(crate) outside: Arc<Outside>,
+    pub(crate) calls: Calls,
 }
 
 /// The first refusal of a call, which its ending repeats. Shared with what goes on beside the store.
@@ -89,6 +92,7 @@ impl State {
             label: brought.label,
             kv: brought.kv,
             outside: brought.outside,
+            calls: brought.calls,
             hint: wasi::filesystem::Refusal::default(),
             left_out: None,
             grants: brought.grants,
@@ -113,7 +117,7 @@ impl State {
         let granted = match power {
             Power::Output | Power::Log => true,
             // These refuse each thing themselves, with the very command that would allow it.
-            Power::Process | Power::Http | Power::Secrets => true,
+            Power::Process | Power::Http | Power::Secrets | Power::Call => true,
             Power::Gpu => grants.gpu,
             Power::System => grants.system,
             Power::Camera => grants.camera.is_some(),

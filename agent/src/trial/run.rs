@@ -144,6 +144,7 @@ pub(super) async fn make(trial: &Trial, call: Call, lanes: &mut Lanes, cancel: &
         label: "trial".into(),
         output_limit: limits.output_mib << 20,
         shared_only: false,
+        others: None,
     };
     let (result, moved) = tokio::join!(trial.pack().call(request), pump(pieces, lanes, cancel));
     match (result, moved) {

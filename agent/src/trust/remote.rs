@@ -114,7 +114,7 @@ impl Node {
         }
         let text = "the pack's publisher counts no more on this node, so it stopped";
         for running in self.calls.running() {
-            if running.pack.get().is_some_and(|digest| gone.contains(digest)) {
+            if running.is_of(&gone) {
                 running.stop(Failure::new(Code::Revoked, text).hint("deploy it again, signed by a publisher who is trusted there"));
             }
         }

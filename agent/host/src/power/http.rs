@@ -28,7 +28,7 @@ use tokio::sync::Semaphore;
 
 pub use address::Network;
 pub use body::Limited;
-pub use grant::{Grant, Permitted, Verb};
+pub use grant::{Grant, Permitted, Verb, judge_typed};
 pub(crate) use header::RESERVED;
 pub use header::{Field, Template};
 pub use origin::{Origin, Scheme};

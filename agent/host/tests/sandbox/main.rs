@@ -6,6 +6,7 @@ mod files;
 mod greed;
 mod kv;
 mod loading;
+mod neighbours;
 mod outside;
 mod powers;
 mod streams;

@@ -98,6 +98,7 @@ impl Caller {
             label: "test".into(),
             output_limit: 1 << 30,
             shared_only: false,
+            others: None,
         };
         Caller { pack: Arc::clone(pack), request, outputs, input }
     }

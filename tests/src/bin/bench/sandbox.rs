@@ -97,6 +97,7 @@ fn every_grant() -> Result<Grants> {
         secrets: serde_json::from_value(json!(["api_token"]))?,
         files: Some(files::Grant { folders: serde_json::from_value(json!([{"path": "/tmp", "read": true}]))?, keep_out: Vec::new() }),
         kv: Some(kv::Grant { max_kib: kv::USUAL_KIB, owner: "bench".into() }),
+        call: serde_json::from_value(json!(["gpu.*"]))?,
         time: Some(Duration::from_secs(60)),
     })
 }
@@ -113,6 +114,7 @@ async fn dynamically(devices: &Pack, grants: &Arc<Grants>) -> Result<Value> {
         label: String::new(),
         output_limit: u64::MAX,
         shared_only: false,
+        others: None,
     };
     Ok(devices.call(request).await?)
 }

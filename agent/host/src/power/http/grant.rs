@@ -176,6 +176,21 @@ impl Permitted {
     }
 }
 
+/// What policy says of a request as a person types it: a method (GET without one) and a host or an address of the web. Gives the place in
+/// `hosts` of what grants it, or the sentence of the refusal. Which addresses the host's name leads to is judged when it is looked up.
+pub fn judge_typed(pack: &str, grant: &Arc<Grant>, method: Option<&str>, place: &str) -> Result<usize, String> {
+    let method = method.map_or(Ok(Method::GET), |method| Verb::parse(method).map(|verb| verb.0))?;
+    let (scheme, rest) = match place.split_once("://") {
+        Some(("http", rest)) => (Scheme::Http, rest),
+        Some(("https", rest)) => (Scheme::Https, rest),
+        Some((other, _)) => return Err(format!("`{}://` is no scheme of web requests", shown(other))),
+        None => (Scheme::Https, place),
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let permitted = Permitted::judge(pack, Some(grant), scheme, authority, &method).map_err(|error| error.to_string())?;
+    grant.hosts.iter().position(|origin| *origin == permitted.origin).ok_or_else(|| "the grant is gone".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
