@@ -318,3 +318,36 @@ fn powers_stay_with_the_publisher_and_a_version_that_asks_for_more_waits() -> Re
     assert!(!node.run(&["policy", "show"])?.ok()?.stdout.contains("waiting"));
     Ok(())
 }
+
+#[test]
+fn a_look_into_a_pack_says_who_signed_it_and_whether_that_holds() -> Result<()> {
+    let (acme, stranger) = (Publisher::new()?, tempfile::tempdir()?);
+    let file = acme.signed(&pack("thermal"))?;
+    let look = |home: &Path| -> Result<(String, Value)> {
+        let shown = run_in(home, &["pack", "inspect", text(&file)])?.ok()?.stdout;
+        let line = shown.lines().find(|line| line.starts_with("signed ")).context("a line about it")?.to_owned();
+        Ok((line, run_in(home, &["--json", "pack", "inspect", text(&file)])?.ok()?.json()?["signature"].clone()))
+    };
+    let (line, json) = look(acme.home.path())?;
+    assert_eq!(line, format!("signed     by this home's publisher {}", acme.fingerprint));
+    assert_eq!((&json["state"], &json["fingerprint"]), (&"holds".into(), &acme.fingerprint.as_str().into()));
+    let (line, json) = look(stranger.path())?;
+    assert!(line.contains("it says, who is not known here"), "{line}");
+    assert_eq!((&json["state"], &json["fingerprint"]), (&"unknown_publisher".into(), &acme.fingerprint.as_str().into()));
+    // Another build of the same pack, to which the signature was carried over; and one that was tampered with.
+    let (wasm, cose) = (std::fs::read(&file)?, file.with_extension("wasm.cose"));
+    std::fs::write(&file, [&wasm[..], &[0, 5, 4, b'n', b'e', b'x', b't']].concat())?;
+    for home in [acme.home.path(), stranger.path()] {
+        let (line, json) = look(home)?;
+        assert!(line.starts_with("signed     no: ") && line.contains("the signature is for component"), "{line}");
+        assert_eq!(json["state"], "broken");
+    }
+    std::fs::write(&file, &wasm)?;
+    let mut signature = std::fs::read(&cose)?;
+    *signature.last_mut().context("bytes")? ^= 1;
+    std::fs::write(&cose, signature)?;
+    assert!(look(acme.home.path())?.0.contains("no: the pack's signature does not hold"));
+    std::fs::remove_file(&cose)?;
+    assert_eq!(look(acme.home.path())?.0, "signed     not signed");
+    Ok(())
+}

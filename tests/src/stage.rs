@@ -18,6 +18,8 @@ pub struct Stage {
     /// where it listens
     pub url: String,
     extra: Vec<String>,
+    /// how much the relay says when it is started next
+    pub log: Option<&'static str>,
 }
 
 /// A machine with an agent.
@@ -52,7 +54,7 @@ impl Stage {
     /// The same with more arguments for `relay serve`.
     pub fn start_with(extra: &[&str]) -> Result<Self> {
         let extra = extra.iter().map(|text| (*text).to_owned()).collect();
-        let mut stage = Stage { home: tempfile::tempdir()?, relay: None, url: String::new(), extra };
+        let mut stage = Stage { home: tempfile::tempdir()?, relay: None, url: String::new(), extra, log: None };
         stage.start_relay("127.0.0.1:0")?;
         Ok(stage)
     }
@@ -60,7 +62,7 @@ impl Stage {
     /// Starts the relay at an address.
     pub fn start_relay(&mut self, listen: &str) -> Result<()> {
         let mut serve = command(&binary("relay")?, self.home.path());
-        serve.args(["serve", "--listen", listen]).args(&self.extra);
+        serve.args(["serve", "--listen", listen]).args(&self.extra).envs(self.log.map(|level| ("RUST_LOG", level)));
         let mut relay = Process::start(serve)?;
         relay.wait_for("listens on")?;
         self.url = std::fs::read_to_string(self.home.path().join("relay/address"))?.trim().to_owned();

@@ -15,7 +15,7 @@ use super::Context;
 use super::args::{PackBuild, PackNew};
 use super::describe::command_lines;
 use super::pack::read;
-use super::sign::beside;
+use super::sign::Standing;
 
 /// A language as it is typed.
 pub(super) fn lang(text: &str) -> Result<Lang, String> {
@@ -74,30 +74,30 @@ pub(super) fn build(context: &Context, how: &PackBuild) -> Result<u8, Failure> {
 
 /// `relay pack inspect`.
 pub(super) fn inspect(context: &Context, file: &Path) -> Result<u8, Failure> {
-    let inspected = outhaul_author::inspect::inspect(&read(file)?)?;
-    let signed = beside(file).exists();
+    let bytes = read(file)?;
+    let inspected = outhaul_author::inspect::inspect(&bytes)?;
+    let standing = Standing::of(context, file, &bytes, &inspected.contents)?;
     context.out.either(
-        || inspected_text(&inspected, signed),
+        || inspected_text(&inspected, &standing),
         || {
             let mut json = inspected.json();
-            json["signed"] = signed.into();
+            (json["signed"], json["signature"]) = ((standing != Standing::Unsigned).into(), standing.json());
             json
         },
     );
     Ok(0)
 }
 
-fn inspected_text(inspected: &Inspected, signed: bool) -> String {
+fn inspected_text(inspected: &Inspected, standing: &Standing) -> String {
     let (manifest, about) = (&inspected.contents.manifest, &inspected.contents.about);
     let mut lines = vec![format!("{} {}", manifest.name, escape_control(&manifest.version))];
     lines.extend(about.description.as_deref().map(|text| format!("  {}", escape_control(text))));
     lines.push(String::new());
-    let signed = if signed { "a signature lies beside it; check it with: relay pack verify FILE" } else { "not signed" };
     let platforms = if manifest.platforms.is_empty() { "any".to_owned() } else { manifest.platforms.join(", ") };
     let head: [(&str, Option<String>); 11] = [
         ("digest", Some(inspected.digest.to_string())),
         ("size", Some(format!("{} bytes", thousands(inspected.size)))),
-        ("signed", Some(signed.to_owned())),
+        ("signed", Some(standing.text())),
         ("authors", about.authors.clone()),
         ("licence", about.licences.clone()),
         ("homepage", about.homepage.clone()),
@@ -173,7 +173,7 @@ mod tests {
         inspected.contents.about.description = Some("Heat".into());
         inspected.idle = vec!["camera".into()];
         inspected.unknown = vec!["other:host/teleport@1.0.0".into()];
-        let text = inspected_text(&inspected, false);
+        let text = inspected_text(&inspected, &Standing::Unsigned);
         let masked = text.replace(&inspected.digest.to_string(), "DIGEST").replace(&thousands(inspected.size), "SIZE");
         insta::assert_snapshot!(masked);
     }
@@ -185,11 +185,6 @@ mod tests {
         let metrics = json["commands"].as_array().expect("a list").iter().find(|one| one["name"] == "gpu.metrics").expect("there");
         assert_eq!(metrics["params"]["properties"]["uuid"]["description"], "only the GPU with this UUID");
         assert_eq!(metrics["result"]["type"], "array");
-    }
-
-    #[test]
-    fn the_signature_lies_beside_the_component() {
-        assert_eq!(beside(Path::new("/a/thermal.wasm")), Path::new("/a/thermal.wasm.cose"));
     }
 
     #[test]

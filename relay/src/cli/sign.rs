@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use outhaul_home::{read_optional, read_secret_key, write_atomic};
 use outhaul_protocol::chain::RevokedSet;
 use outhaul_protocol::error::{Code, Failure};
-use outhaul_protocol::keys::{Digest, sha256};
+use outhaul_protocol::keys::{Digest, KeyId, PublicKey, sha256};
 use outhaul_protocol::objects::{Publication, Release};
 use outhaul_protocol::pack::{self, Contents};
 use outhaul_protocol::publisher::{PublisherKey, Publishers, Trust, Unproven};
@@ -109,14 +109,7 @@ pub(super) fn verify(context: &Context, file: &Path, publisher: Option<&str>) ->
     vouched.check(&pack::read(&bytes)?)?;
     let name = vouched.publisher().name.as_deref();
     context.out.either(
-        || {
-            let who = match name {
-                Some(OWN) => "this home's publisher".to_owned(),
-                Some(name) => format!("{name}, publisher"),
-                None => "publisher".to_owned(),
-            };
-            format!("{} by {who} {}", what(vouched.publication()), vouched.key().id())
-        },
+        || format!("{} by {} {}", what(vouched.publication()), called(name), vouched.key().id()),
         || {
             let mut json = described(vouched.publication());
             (json["publisher"], json["known_as"]) = (vouched.key().to_string().into(), name.into());
@@ -124,6 +117,70 @@ pub(super) fn verify(context: &Context, file: &Path, publisher: Option<&str>) ->
         },
     );
     Ok(0)
+}
+
+/// A publisher as this home calls it.
+fn called(name: Option<&str>) -> String {
+    match name {
+        Some(OWN) => "this home's publisher".to_owned(),
+        Some(name) => format!("{name}, publisher"),
+        None => "publisher".to_owned(),
+    }
+}
+
+/// How a component stands by the signature that lies beside it, as this home sees it. For looking at; whoever installs it judges anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing lies beside it.
+    Unsigned,
+    /// The signature holds: the publisher, and what this home calls it.
+    Holds(PublicKey, Option<String>),
+    /// It says this publisher, whose key this home does not have, so that nothing is proven.
+    Stranger(KeyId),
+    /// It proves nothing: why.
+    Broken(String),
+}
+
+impl Standing {
+    /// Of a component in a file.
+    pub(super) fn of(context: &Context, file: &Path, bytes: &[u8], contents: &Contents) -> Result<Self, Failure> {
+        let Some(signature) = signature_of(file)? else { return Ok(Standing::Unsigned) };
+        let digest = sha256(bytes);
+        if let Err(failure) = checked(file, &signature, digest, contents) {
+            return Ok(Standing::Broken(failure.message));
+        }
+        Ok(match trust_here(context)?.admit(Some(&signature), digest, Reading::sure(now())) {
+            Ok(vouched) => match vouched.check(contents) {
+                Ok(()) => Standing::Holds(*vouched.key(), vouched.publisher().name.clone()),
+                Err(why) => Standing::Broken(why.to_string()),
+            },
+            Err(Unproven::Stranger(id)) => Standing::Stranger(id),
+            Err(why) => Standing::Broken(why.to_string()),
+        })
+    }
+
+    /// In words.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Standing::Unsigned => "not signed".to_owned(),
+            Standing::Holds(key, name) => format!("by {} {}", called(name.as_deref()), key.id()),
+            Standing::Stranger(id) => {
+                format!("by publisher {id}, it says, who is not known here; with their key: relay pack verify FILE --publisher KEY")
+            }
+            Standing::Broken(why) => format!("no: {why}"),
+        }
+    }
+
+    /// For programs.
+    pub(super) fn json(&self) -> serde_json::Value {
+        let (state, fingerprint, known_as, why) = match self {
+            Standing::Unsigned => ("unsigned", None, None, None),
+            Standing::Holds(key, name) => ("holds", Some(key.id()), name.as_deref(), None),
+            Standing::Stranger(id) => ("unknown_publisher", Some(*id), None, None),
+            Standing::Broken(why) => ("broken", None, None, Some(why)),
+        };
+        json!({ "state": state, "fingerprint": fingerprint.map(|id| id.to_string()), "known_as": known_as, "why": why })
+    }
 }
 
 /// Whom this home trusts to sign packs.

@@ -77,10 +77,14 @@ impl Blobs {
         }
         let length = append(&path, part).map_err(|error| failed("store", &path, &error))?;
         if length < part.total {
+            tracing::debug!(digest = %part.digest.short(), bytes = length, total = part.total, "took a part of a pack");
             return Ok(length);
         }
         match finish(&path, &whole, &part.digest) {
-            Ok(true) => Ok(length),
+            Ok(true) => {
+                tracing::info!(digest = %part.digest.short(), bytes = length, "pack kept");
+                Ok(length)
+            }
             Ok(false) => {
                 let _ = fs::remove_file(&path);
                 Err(Failure::new(Code::DigestMismatch, "the pack's bytes do not have the digest it was sent under").hint("send it again"))

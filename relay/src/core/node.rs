@@ -140,6 +140,7 @@ fn keep_announce(db: &mut Db, node: &NodeSession, signed: Vec<u8>, list: Digest)
     }
     node.state().awaited = None;
     db.put_announce(&node.id, &signed)?;
+    tracing::debug!(node = %node.id.short(), "announce kept");
     // What is kept under its digest was read before it was kept.
     let packs = db.description(&list)?.and_then(|bytes| PackList::from_bytes(&bytes).ok()).unwrap_or_default();
     let digests = packs.0.iter().map(|pack| Digest(pack.description)).collect();
@@ -194,6 +195,7 @@ fn blob(hub: &Arc<Hub>, node: &Arc<NodeSession>, digest: Digest, offset: u64) ->
     let node = node.clone();
     let answer = move |blobs: &mut super::blobs::Blobs| {
         let (total, bytes) = blobs.get(&digest, offset);
+        tracing::debug!(node = %node.id.short(), digest = %digest.short(), offset, total, "hands out a part of a pack");
         node.session.send(&Frame::BlobPart { digest, offset, total, bytes: Blob(bytes) });
     };
     hub.blobs.submit(answer).map_err(|full| full.to_string())

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use anyhow::{Result, ensure};
 use outhaul_home::Home;
 use outhaul_link::channel::CallSpec;
+use outhaul_protocol::limits::BLOB_CHUNK;
+use outhaul_protocol::pack::append_section;
 use outhaul_protocol::value::Value;
 use outhaul_relay::operator::{Dialer, Room, Session, now};
 use outhaul_tests::packs::renamed;
@@ -44,32 +46,66 @@ fn an_agent_killed_at_any_step_runs_one_known_version_and_goes_on() -> Result<()
     Ok(())
 }
 
+/// Another version of `echo`, large enough to travel in several parts.
+fn in_parts(stage: &Stage, fixture: &str, version: &str) -> Result<String> {
+    let path = renamed(&pack(fixture), stage.home.path(), "echo", version)?;
+    let mut wasm = std::fs::read(&path)?;
+    append_section(&mut wasm, "padding", &[0; 3 * BLOB_CHUNK]);
+    std::fs::write(&path, wasm)?;
+    Ok(path.to_str().unwrap().to_owned())
+}
+
 #[test]
-fn a_relay_killed_in_the_middle_loses_nothing_that_was_published() -> Result<()> {
+fn a_relay_killed_at_any_step_leaves_one_known_version_and_what_was_published_goes_on() -> Result<()> {
     let mut stage = Stage::start()?;
+    let listen = stage.listen();
+    stage.log = Some("debug");
+    stage.restart_relay()?;
     let mut node = stage.node("bench-1")?;
     stage.run(&["pack", "deploy", &file("fixtures/echo"), "--to", "all"])?.ok()?;
-    let listen = stage.listen();
-    let mut deploying = stage.begin(&["pack", "deploy", &file("fixtures/echo-next"), "--to", "all"])?;
-    deploying.wait_for("deployment 2 of echo is published")?;
-    stage.relay.take().unwrap().kill()?;
-    let between = ["applied", "pending"];
-    stage.start_relay(&listen)?;
-    node.agent()?.wait_for("connected")?;
-    let state = stated(&stage, "bench-1", "echo", 2)?;
-    ensure!(between.contains(&state["state"].as_str().unwrap_or_default()), "{state}");
-    ensure!(state["state"] == "applied" && say(&stage, "bench-1")? == NEW, "{state}");
-    // Whatever became of the command, the same again is no harm.
-    drop(deploying);
-    stage.run(&["pack", "deploy", &file("fixtures/echo-next"), "--to", "all"])?.ok()?;
-    assert_eq!(say(&stage, "bench-1")?, NEW);
+    let steps: [(&[&str], bool); 5] = [
+        (&["took a part of a pack"], false),
+        (&["pack kept"], false),
+        (&["deployment taken"], true),
+        (&["deployment taken", "hands out a part of a pack"], true),
+        (&["deployment taken", "hands out a part of a pack", "announce kept"], true),
+    ];
+    let (mut version, mut serial) = (OLD, 1);
+    for (number, (lines, published)) in steps.into_iter().enumerate() {
+        let (fixture, wanted) = if version == OLD { ("fixtures/echo-next", NEW) } else { ("fixtures/echo", OLD) };
+        let next = in_parts(&stage, fixture, &format!("1.{number}.0"))?;
+        let deploying = stage.begin(&["pack", "deploy", &next, "--to", "all"])?;
+        let mut relay = stage.relay.take().unwrap();
+        for line in lines {
+            relay.wait_for(line)?;
+        }
+        relay.kill()?;
+        drop(deploying);
+        stage.start_relay(&listen)?;
+        node.agent()?.wait_for("connected")?;
+        serial += 1;
+        if !published {
+            // Nothing was said yet, so nothing has changed; the same again is how it goes on.
+            ensure!(say(&stage, "bench-1")? == version, "{lines:?}");
+            stage.run(&["pack", "deploy", &next, "--to", "all"])?.ok()?;
+            stage.relay()?.wait_for("deployment taken")?;
+        }
+        let state = stated(&stage, "bench-1", "echo", serial)?;
+        ensure!(state["state"] == "applied" && state["serial"] == serial, "{lines:?}: {state}");
+        ensure!(say(&stage, "bench-1")? == wanted, "{lines:?}");
+        // Whatever became of the command, the same again is no harm.
+        stage.run(&["pack", "deploy", &next, "--to", "all"])?.ok()?;
+        stage.relay()?.wait_for("deployment taken")?;
+        ensure!(say(&stage, "bench-1")? == wanted, "{lines:?}");
+        (version, serial) = (wanted, serial + 1);
+    }
     Ok(())
 }
 
 /// Calls at once, each waiting for its answer before the next.
 const CALLERS: usize = 8;
 /// Calls in all, and changes of the version meanwhile.
-const CALLS: usize = 2_000;
+const CALLS: usize = 10_000;
 const SWAPS: usize = 20;
 
 #[test]

@@ -76,6 +76,7 @@ fn signatures(page: &mut Page, desk: &Desk) -> Result<()> {
         "pack verify thermal.wasm",
         "pack verify thermal.wasm --publisher 12",
         "pack sign thermal.wasm --for 30d",
+        "pack inspect thermal.wasm",
     ] {
         desk.both(page, "relay", line)?;
     }
