@@ -1,6 +1,7 @@
 //! The sandbox against the packs in `plugins/dist`: what runs, what is refused, and what hurts nobody but itself.
 
 mod ceilings;
+mod conformance;
 mod crafted;
 mod files;
 mod greed;

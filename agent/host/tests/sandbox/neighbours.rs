@@ -15,7 +15,7 @@ use crate::support::{Caller, Ended, all, pack};
 
 /// Another pack of this machine, with everything granted.
 #[derive(Debug)]
-struct Beside(Arc<Pack>);
+pub(crate) struct Beside(pub(crate) Arc<Pack>);
 
 impl Others for Beside {
     fn prepare(&self, asked: Asked) -> Result<Work, CallError> {
