@@ -128,6 +128,29 @@ fn ctrl_c_ends_the_remote_process_group() -> Result<()> {
 }
 
 #[test]
+fn ctrl_c_before_the_node_has_answered_still_ends_the_program_there() -> Result<()> {
+    let stage = Stage::start()?;
+    let mut node = stage.node("bench-1")?;
+    node.run(&["allow", "system", "process", "sh"])?.ok()?;
+    let file = node.home.path().join("pid");
+    // The program's first deed is to stop the agent, which has not said a word about the call yet.
+    let script = format!("kill -STOP $PPID; echo $$ > {0}.new; mv {0}.new {0}; exec sleep 300", file.display());
+    let run = stage.begin(&["run", "bench-1", "--", "sh", "-c", &script])?;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !file.exists() {
+        anyhow::ensure!(Instant::now() < deadline, "the program never began");
+        std::thread::yield_now();
+    }
+    let pid = std::fs::read_to_string(&file)?.trim().to_owned();
+    run.signal(libc::SIGINT);
+    node.agent()?.signal(libc::SIGCONT);
+    let (status, _) = run.finish()?;
+    assert_eq!(status.code(), Some(130));
+    assert!(gone(&pid), "the program goes on");
+    Ok(())
+}
+
+#[test]
 fn a_deadline_ends_the_remote_process_group() -> Result<()> {
     let stage = Stage::start()?;
     let node = stage.node("bench-1")?;

@@ -82,19 +82,53 @@ impl Feeder {
     }
 }
 
-/// Waits for a call's ending. `deadline` is what the call was given; the node keeps it, this is the last resort.
-pub(crate) async fn finish(out: Output, mut drive: Drive, lanes: &mut Lanes, stdin: bool, deadline: Option<Duration>) -> Finished {
-    let mut interrupts = match Interrupts::new() {
-        Ok(interrupts) => interrupts,
-        Err(failure) => return Finished::failed(failure),
+/// Opens a call and waits for its ending. `deadline` is what the call was given; the node keeps it, this is the last resort. The error is
+/// that of an opening that failed.
+pub(crate) async fn finish(
+    out: Output,
+    opening: impl Future<Output = Result<Drive, Failure>>,
+    lanes: &mut Lanes,
+    stdin: bool,
+    deadline: Option<Duration>,
+) -> Result<Finished, Failure> {
+    let mut interrupts = Interrupts::new()?;
+    tokio::pin!(opening);
+    tokio::select! {
+        biased;
+        () = interrupts.next() => {}
+        drive = &mut opening => return Ok(follow(out, (drive?, None), interrupts, lanes, stdin, deadline).await),
+    }
+    // The node may have the call already, and only over its channel can it be told to stop.
+    let drive = tokio::select! {
+        biased;
+        () = interrupts.next() => return Ok(Finished::failed(cancelled())),
+        drive = tokio::time::timeout(GRACE, opening) => drive,
     };
+    match drive {
+        Ok(drive) => Ok(follow(out, (drive?, Some(cancelled())), interrupts, lanes, false, deadline).await),
+        Err(_) => Ok(Finished::failed(Failure::new(Code::Cancelled, "cancelled; the node did not answer, and the call may go on there"))),
+    }
+}
+
+/// The same from an open call on, which may be one that is not wanted any more.
+async fn follow(
+    out: Output,
+    (mut drive, mut stopping): (Drive, Option<Failure>),
+    mut interrupts: Interrupts,
+    lanes: &mut Lanes,
+    stdin: bool,
+    deadline: Option<Duration>,
+) -> Finished {
     let mut parted = CancellationToken::new();
     let mut feeding = match drive.sender() {
         Some(sender) if stdin => Some(Feeder::stdin().feed(sender, parted.clone())),
         _ => None,
     };
     let mut limit = deadline.map(|deadline| Instant::now() + 2 * deadline + MARGIN);
-    let mut stopping: Option<Failure> = None;
+    if stopping.is_some() {
+        limit = Some(Instant::now() + GRACE);
+        drive.cancel();
+    }
     loop {
         let until = limit;
         let lost = tokio::select! {

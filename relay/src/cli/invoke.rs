@@ -32,8 +32,8 @@ pub(super) async fn invoke(context: &Context, node: &str, command: &str, how: &H
         ..CallSpec::new(meant.command.name.clone(), value)
     };
     let mut lanes = Lanes::new(!context.out.json, how.out.as_deref())?;
-    let drive = Drive::start(session, &seen, &spec).await?;
-    let mut finished = finish(context.out, drive, &mut lanes, how.stdin, Some(deadline)).await;
+    let opening = Drive::start(session, &seen, &spec);
+    let mut finished = finish(context.out, opening, &mut lanes, how.stdin, Some(deadline)).await?;
     if let Ok(value) = &finished.result
         && let Err(failure) = whole(value, &meant.command, &lanes)
     {
@@ -45,7 +45,11 @@ pub(super) async fn invoke(context: &Context, node: &str, command: &str, how: &H
 }
 
 /// A call of the agent's own commands or of one pack's, without lanes of interest: its typed result.
-pub(super) async fn plain(context: &Context, drive: Drive, deadline: Option<Duration>) -> Result<Value, Failure> {
+pub(super) async fn plain(
+    context: &Context,
+    opening: impl Future<Output = Result<Drive, Failure>>,
+    deadline: Option<Duration>,
+) -> Result<Value, Failure> {
     let mut lanes = Lanes::new(false, None)?;
-    finish(context.out, drive, &mut lanes, false, deadline).await.result
+    finish(context.out, opening, &mut lanes, false, deadline).await?.result
 }

@@ -96,7 +96,7 @@ pub(super) async fn ping(context: &Context, text: &str) -> Result<u8, Failure> {
     let (session, seen) = context.with_node(text).await?;
     let started = Instant::now();
     let spec = ping_spec(context);
-    let value = plain(context, Drive::start(session, &seen, &spec).await?, spec.deadline).await?;
+    let value = plain(context, Drive::start(session, &seen, &spec), spec.deadline).await?;
     let rtt = started.elapsed();
     let number = |name: &str| match value.get(name) {
         Some(Value::Int(number)) => u64::try_from(*number).unwrap_or(0),
@@ -117,7 +117,7 @@ fn ping_spec(context: &Context) -> CallSpec {
 
 /// Tells a node its newer certificate, and hears it answer.
 async fn tell_node(context: &Context, session: Session, seen: &Seen) -> Result<Value, Failure> {
-    plain(context, Drive::start_told(session, seen, &ping_spec(context)).await?, Some(PING)).await
+    plain(context, Drive::start_told(session, seen, &ping_spec(context)), Some(PING)).await
 }
 
 /// `relay nodes rename`.

@@ -124,7 +124,7 @@ pub(super) async fn change(
 ) -> Result<Value, Failure> {
     let deadline = context.global.timeout.unwrap_or(deadline);
     let spec = CallSpec { deadline: Some(deadline), ..CallSpec::new(command, params) };
-    plain(context, Drive::start(session, seen, &spec).await?, Some(deadline)).await
+    plain(context, Drive::start(session, seen, &spec), Some(deadline)).await
 }
 
 fn texts(value: &Value, name: &str) -> Vec<String> {

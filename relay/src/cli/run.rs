@@ -38,8 +38,7 @@ pub(super) async fn run(context: &Context, run: &Run) -> Result<u8, Failure> {
         false => None,
     };
     let mut lanes = Lanes::new(!context.out.json, None)?;
-    let drive = Drive::start(session, &seen, &spec).await?;
-    let finished = finish(context.out, drive, &mut lanes, stdin, deadline).await;
+    let finished = finish(context.out, Drive::start(session, &seen, &spec), &mut lanes, stdin, deadline).await?;
     let (status, why) = status(&finished);
     let result = why.map_or(finished.result, Err);
     if let Some(command) = command {

@@ -194,19 +194,12 @@ fn begin_silent(page: &Page, stage: &Stage, line: &str, others: u64) -> Result<P
         let mut process = page.begin(stage.command(&[])?, line)?;
         // It is refused where it came too soon behind the lines before.
         while !process.ended()? && Instant::now() < deadline {
-            if under_way(page, stage)? == others + 1 && hears_interrupts(&process) {
+            if under_way(page, stage)? == others + 1 {
                 return Ok(process);
             }
         }
     }
     anyhow::bail!("`relay {line}` is never taken")
-}
-
-/// Whether a program waits for Ctrl-C: the node may have its call before it does.
-fn hears_interrupts(process: &Process) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap_or_default();
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-    caught.is_some_and(|set| set & 1 << (libc::SIGINT - 1) != 0)
 }
 
 /// How many calls a node runs, without the question.
