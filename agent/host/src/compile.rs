@@ -79,6 +79,7 @@ async fn in_child(program: &Path, args: &[OsString], wasm: Bytes) -> Result<Arte
     let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
         return Err("the compiler has no pipes".into());
     };
+    let patience = limits::compiler_time(wasm.len());
     let feed = async move {
         let mut stdin = stdin;
         // A compiler that gives up early closes its end; what it says counts, not our failed write.
@@ -88,9 +89,9 @@ async fn in_child(program: &Path, args: &[OsString], wasm: Bytes) -> Result<Arte
         let ((), code, says) = tokio::join!(feed, beginning(stdout, limits::ARTEFACT + 1), beginning(stderr, limits::COMPILER_SAYS));
         std::io::Result::Ok((child.wait().await?, code?, says?))
     };
-    let (status, mut code, says) = tokio::time::timeout(limits::COMPILER_TIME, work)
+    let (status, mut code, says) = tokio::time::timeout(patience, work)
         .await
-        .map_err(|_| format!("it took longer than {} s", limits::COMPILER_TIME.as_secs()))?
+        .map_err(|_| format!("it took longer than {} s", patience.as_secs()))?
         .map_err(|error| format!("the compiler's answer could not be read: {error}"))?;
     if !status.success() {
         let says = brief(&String::from_utf8_lossy(&says));
@@ -147,6 +148,8 @@ fn compile_stdin() -> Result<(), String> {
     if read > PACK {
         return Err(format!("it is larger than {} MiB", PACK >> 20));
     }
+    let cpu = limits::compiler_cpu_secs(wasm.len());
+    at_most(Resource::Cpu, cpu).map_err(|error| format!("the compiler could not limit itself: {error}"))?;
     let artefact = compile(&wasm)?;
     let mut stdout = std::io::stdout().lock();
     let written = stdout.write_all(&[artefact.kind.tag()]).and_then(|()| stdout.write_all(&artefact.code)).and_then(|()| stdout.flush());
@@ -155,19 +158,21 @@ fn compile_stdin() -> Result<(), String> {
 
 /// Everything a compiler does not need is taken away before the first byte of a stranger's pack is read.
 fn confine() -> rustix::io::Result<()> {
-    let limit = |resource, most: u64| {
-        let old = rustix::process::getrlimit(resource);
-        let most = old.maximum.map_or(most, |maximum| most.min(maximum));
-        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
-    };
-    limit(Resource::As, limits::COMPILER_MEMORY)?;
-    limit(Resource::Cpu, limits::COMPILER_CPU_SECS)?;
-    limit(Resource::Core, 0)?;
-    limit(Resource::Fsize, 0)?;
-    limit(Resource::Nofile, 16)?;
+    at_most(Resource::As, limits::COMPILER_MEMORY)?;
+    at_most(Resource::Cpu, limits::compiler_cpu_secs(PACK))?;
+    at_most(Resource::Core, 0)?;
+    at_most(Resource::Fsize, 0)?;
+    at_most(Resource::Nofile, 16)?;
     // On a machine that runs out of memory this is who should go.
     drop(std::fs::write("/proc/self/oom_score_adj", "1000"));
     Ok(())
+}
+
+/// Lowers a limit of this process, for good.
+fn at_most(resource: Resource, most: u64) -> rustix::io::Result<()> {
+    let old = rustix::process::getrlimit(resource);
+    let most = old.maximum.map_or(most, |maximum| most.min(maximum));
+    setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
 }
 
 #[cfg(test)]

@@ -75,11 +75,18 @@ pub(crate) const MESSAGE: usize = 512;
 /// Compilations at once: each takes a processor and up to [`COMPILER_MEMORY`].
 pub(crate) const COMPILERS: usize = 2;
 /// Address space of the compiler. 60 KB packs take 300 MB of it, Python's 18 MiB under 2 GiB.
-pub(crate) const COMPILER_MEMORY: u64 = 3 << 30;
-/// Processor seconds of the compiler: 60 KB take 0.1 s, 18 MiB take 60 s on a slow board.
-pub(crate) const COMPILER_CPU_SECS: u64 = 300;
-/// How long the agent waits for it.
-pub(crate) const COMPILER_TIME: Duration = Duration::from_secs(300);
+pub(crate) const COMPILER_MEMORY: u64 = 2 << 30;
+
+/// Processor seconds of the compiler for a component of so many bytes: 60 KB take 0.1 s, 18 MiB take 60 s on a slow board.
+pub(crate) const fn compiler_cpu_secs(bytes: usize) -> u64 {
+    5 + 20 * (bytes as u64).div_ceil(1_000_000)
+}
+
+/// How long the agent waits for it: twice its processor's time, for it may have half a processor.
+pub(crate) const fn compiler_time(bytes: usize) -> Duration {
+    Duration::from_secs(2 * compiler_cpu_secs(bytes))
+}
+
 /// Threads of the compiler, so that its memory does not grow with the machine.
 pub(crate) const COMPILER_THREADS: usize = 4;
 /// Bytes of compiled code: about four times the component.

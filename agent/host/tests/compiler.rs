@@ -1,6 +1,6 @@
 //! The compiler in a process of its own. This program plays both parts: started with `compile` it is the child.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 
 use bytes::Bytes;
 use outhaul_host::{Compiler, Host, HostConfig};
@@ -15,8 +15,30 @@ fn main() -> ExitCode {
         a_child_compiles_for_both_engines().await;
         what_a_child_refuses_is_told().await;
     });
+    a_child_has_taken_its_own_liberties_before_it_reads();
     println!("test result: ok. the compiling child compiles and refuses");
     ExitCode::SUCCESS
+}
+
+/// While it waits for the component, its limits stand: a stranger's pack finds a process that can do nothing but compile.
+fn a_child_has_taken_its_own_liberties_before_it_reads() {
+    let program = std::env::current_exe().expect("ourselves");
+    let mut child = Command::new(program).arg("compile").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("starts");
+    let limits = || std::fs::read_to_string(format!("/proc/{}/limits", child.id())).expect("there");
+    let limit = |name: &str| {
+        let text = limits();
+        let line = text.lines().find(|line| line.starts_with(name)).expect(name);
+        line[name.len()..].split_whitespace().next().expect("a number").to_owned()
+    };
+    // The last one it sets.
+    while limit("Max open files") != "16" {
+        std::thread::yield_now();
+    }
+    assert_eq!(limit("Max address space"), (2u64 << 30).to_string());
+    assert_eq!(limit("Max cpu time"), (5 + 20 * 68).to_string(), "for the largest pack there may be");
+    assert_eq!((limit("Max core file size"), limit("Max file size")), ("0".into(), "0".into()));
+    drop(child.stdin.take());
+    child.wait().expect("ends");
 }
 
 fn host() -> Host {
