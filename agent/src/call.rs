@@ -217,11 +217,12 @@ fn find(link: &Link, said: &Said) -> Result<(Target, Value), Failure> {
 async fn run(link: &Arc<Link>, open: &OpenChannel, running: &Arc<Running>, said: &Said, admitted: Admitted) -> Result<Value, Failure> {
     match admitted.target {
         Target::Native => {
-            let work = native::call(link, &said.command, &admitted.params);
+            let work = native::call(link, running, &said.command, &admitted.params);
             tokio::select! {
                 biased;
                 () = running.cancel.cancelled() => Err(stopped(running)),
                 result = work => result,
+                () = sending(running) => unreachable!("never ends"),
             }
         }
         Target::Pack(active) => run_pack(link, open, running, said, admitted.params, admitted.deadline, active).await,
@@ -272,10 +273,6 @@ async fn run_pack(
         running.inlet.feed(said.id, input).await;
         std::future::pending::<()>().await;
     };
-    let sending = async {
-        running.outlet.send().await;
-        std::future::pending::<()>().await;
-    };
     let work = async {
         let (result, ()) = tokio::join!(active.pack().call(request), pump(running, outputs));
         result
@@ -284,12 +281,18 @@ async fn run_pack(
         result = work => result.map_err(|failure| if failure.code == Code::Cancelled { stopped(running) } else { failure }),
         () = accepted => unreachable!("never ends"),
         () = feeding => unreachable!("never ends"),
-        () = sending => unreachable!("never ends"),
+        () = sending(running) => unreachable!("never ends"),
     };
     if active.conduct().note(result.as_ref().err()) {
         tracing::error!(pack = active.name(), digest = %active.digest().short(), "a pack that traps call after call is out of service");
     }
     result
+}
+
+/// Sends what a call says, as its caller takes it.
+async fn sending(running: &Running) {
+    running.outlet.send().await;
+    std::future::pending().await
 }
 
 /// How long a call may go on before its caller is told that it began.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use outhaul_host::power;
 use outhaul_protocol::error::{Code, Failure};
+use outhaul_protocol::inner::{EventMessage, Lane};
 use outhaul_protocol::keys::Digest;
 use outhaul_protocol::native::{ACTIVATE, DEPLOYED, DISTRUST, INSTALL, LIST, PING, PUBLISHERS, REMOVE, ROLLBACK, STATUS, TRUST, commands};
 use outhaul_protocol::objects::Rotation;
@@ -14,6 +15,7 @@ use outhaul_protocol::time::Reading;
 use outhaul_protocol::types::Command;
 use outhaul_protocol::value::Value;
 
+use crate::calls::Running;
 use crate::deployments;
 use crate::link::Link;
 use crate::packs::{Installed, Listed, PackSet, Shipment};
@@ -61,31 +63,56 @@ fn view(link: &Link) -> View<'_> {
 }
 
 /// Answers a call; its parameters have been checked against the description.
-pub async fn call(link: &Arc<Link>, command: &str, params: &Value) -> Result<Value, Failure> {
+pub async fn call(link: &Arc<Link>, running: &Running, command: &str, params: &Value) -> Result<Value, Failure> {
     match command {
-        INSTALL => install(link, &Wanted::of(params)?).await,
+        INSTALL => install(link, running, &Wanted::of(params)?).await,
         TRUST | DISTRUST | PUBLISHERS => trust::answer(&link.node, command, params),
         DEPLOYED => deployments::answer(&link.node, params).await,
         _ => answer(&view(link), command, params).await,
     }
 }
 
-async fn install(link: &Arc<Link>, wanted: &Wanted) -> Result<Value, Failure> {
+async fn install(link: &Arc<Link>, running: &Running, wanted: &Wanted) -> Result<Value, Failure> {
     if wanted.size > outhaul_protocol::limits::PACK as u64 {
         let most = outhaul_protocol::limits::PACK;
         return Err(Failure::new(Code::TooLarge, format!("the pack is {} bytes, at most {most} are taken", wanted.size)));
     }
-    let done = ship(link, wanted.digest, &wanted.shipment, &wanted.rotations).await?;
+    let progress = Progress(Some(running));
+    progress.tell("fetching", wanted.size).await;
+    let done = ship(link, wanted.digest, &wanted.shipment, &wanted.rotations, progress).await?;
     Ok(installed(&view(link), &done))
+}
+
+/// Components from here on take a while, so that whoever waits is told what for: an interpreter compiles for many seconds.
+const TAKES_A_WHILE: u64 = 1 << 20;
+
+/// Tells a caller, as events, what an installation is at; nobody where there is none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Progress<'a>(pub(crate) Option<&'a Running>);
+
+impl Progress<'_> {
+    async fn tell(self, step: &str, bytes: u64) {
+        if let Some(running) = self.0.filter(|_| bytes >= TAKES_A_WHILE) {
+            let event = EventMessage { name: step.to_owned(), json: format!("{{\"bytes\":{bytes}}}") };
+            running.outlet.put(Lane::Event, event.encode().into()).await;
+        }
+    }
 }
 
 /// Fetches and installs a component. It is judged by signature and version before a byte is fetched, and by all of it
 /// again when the bytes are here.
-pub(crate) async fn ship(link: &Arc<Link>, digest: Digest, shipment: &Shipment, rotations: &[Rotation]) -> Result<Installed, Failure> {
+pub(crate) async fn ship(
+    link: &Arc<Link>,
+    digest: Digest,
+    shipment: &Shipment,
+    rotations: &[Rotation],
+    progress: Progress<'_>,
+) -> Result<Installed, Failure> {
     link.node.follow_rotations(rotations)?;
     let before = view(link);
     before.packs.check(digest, shipment, &before.trust, before.clock).await?;
     let bytes = link.fetch(digest).await?;
+    progress.tell("compiling", bytes.len() as u64).await;
     let done = place(&view(link), bytes.into(), digest, shipment).await;
     // What was revoked while it was compiled must not have slipped in.
     link.node.review_trust();

@@ -1,8 +1,9 @@
 //! Packs at runtime: shipped, swapped, rolled back; and hostile ones, which hurt only their own calls.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use outhaul_tests::packs::padded;
 use outhaul_tests::stage::{Node, Stage, pack};
 use serde_json::Value;
 
@@ -263,5 +264,22 @@ fn kept_machine_code_is_only_believed_when_this_agent_wrote_it() -> Result<()> {
     assert!(changed >= 4, "{changed}");
     node.start()?;
     assert_eq!(invoke(&stage, &["thermal.summary"])?["ok"], true);
+    Ok(())
+}
+
+#[test]
+fn a_deploy_that_takes_a_while_says_what_the_node_is_at() -> Result<()> {
+    let stage = Stage::start()?;
+    let _node = stage.node("bench-1")?;
+    let deploy = |path: &Path, flag: &[&str]| stage.run(&[flag, &["pack", "deploy", path.to_str().unwrap(), "bench-1"]].concat())?.ok();
+    let large = padded(&pack("fixtures/echo"), stage.home.path(), "echo", "0.2.0", 2_000_000)?;
+    let said = deploy(&large, &[])?.stderr;
+    assert!(said.contains("the node fetches 2.0 MB\nthe node compiles 2.0 MB, once\n"), "{said}");
+    assert!(!deploy(&pack("fixtures/echo-next"), &[])?.stderr.contains("the node"));
+    // For programs it is talk all the same.
+    let larger = padded(&pack("fixtures/echo"), stage.home.path(), "echo", "0.3.0", 3_000_000)?;
+    let ran = deploy(&larger, &["--json"])?;
+    assert!(ran.stderr.contains("the node compiles 3.0 MB"), "{}", ran.stderr);
+    assert_eq!(ran.json()?[0]["ok"], true);
     Ok(())
 }

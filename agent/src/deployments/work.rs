@@ -79,7 +79,7 @@ async fn install(link: &Arc<Link>, name: &str, release: &Release) -> Result<(), 
     match node.packs.resume(name, release.component, &shipment, &node.trust()).await? {
         // What was revoked meanwhile must not have slipped in.
         Some(_) => node.review_trust(),
-        None => drop(native::ship(link, release.component, &shipment, &[]).await?),
+        None => drop(native::ship(link, release.component, &shipment, &[], native::Progress(None)).await?),
     }
     Ok(())
 }

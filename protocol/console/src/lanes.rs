@@ -121,6 +121,7 @@ enum ResultLane {
 pub struct Lanes {
     printer: Option<Printer>,
     live: bool,
+    event: fn(&EventMessage) -> String,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     result: ResultLane,
@@ -135,7 +136,13 @@ impl Lanes {
             Some(path) if path == Path::new("-") => ResultLane::Stdout,
             Some(path) => ResultLane::File(Whole::create(path)?),
         };
-        Ok(Lanes { printer: None, live, stdout: Vec::new(), stderr: Vec::new(), result, result_bytes: 0 })
+        Ok(Lanes { printer: None, live, event: event_text, stdout: Vec::new(), stderr: Vec::new(), result, result_bytes: 0 })
+    }
+
+    /// The same, with words of the command's own for its events: whole lines.
+    #[must_use]
+    pub fn telling(self, event: fn(&EventMessage) -> String) -> Lanes {
+        Lanes { event, ..self }
     }
 
     /// Takes output. An error means that the call cannot go on here.
@@ -153,7 +160,7 @@ impl Lanes {
             Lane::Stdout => keep(&mut self.stdout, &bytes, "stdout"),
             Lane::Stderr => keep(&mut self.stderr, &bytes, "stderr"),
             Lane::Event => match EventMessage::decode(&bytes) {
-                Ok(event) => self.print(Lane::Stderr, event_text(&event).into()).await,
+                Ok(event) => self.print(Lane::Stderr, (self.event)(&event).into()).await,
                 Err(error) => Err(Failure::new(Code::Truncated, format!("an event of the node is malformed: {error}"))),
             },
             Lane::Stdin => Ok(()),

@@ -7,7 +7,9 @@ use outhaul_console::how::{DEADLINE, How};
 use outhaul_console::lanes::Lanes;
 use outhaul_link::channel::CallSpec;
 use outhaul_protocol::error::Failure;
+use outhaul_protocol::inner::EventMessage;
 use outhaul_protocol::limits;
+use outhaul_protocol::text::escape_control;
 use outhaul_protocol::value::Value;
 
 use super::Context;
@@ -44,12 +46,22 @@ pub(super) async fn invoke(context: &Context, node: &str, command: &str, how: &H
     Ok(ending.show(context.out))
 }
 
+/// What a node is at, in the words of a person who waits for it.
+fn step(event: &EventMessage) -> String {
+    let bytes = serde_json::from_str::<serde_json::Value>(&event.json).ok().and_then(|json| json["bytes"].as_u64());
+    match (event.name.as_str(), bytes) {
+        ("fetching", Some(bytes)) => format!("the node fetches {:.1} MB\n", bytes as f64 / 1e6),
+        ("compiling", Some(bytes)) => format!("the node compiles {:.1} MB, once\n", bytes as f64 / 1e6),
+        (name, _) => format!("{}\n", escape_control(name)),
+    }
+}
+
 /// A call of the agent's own commands or of one pack's, without lanes of interest: its typed result.
 pub(super) async fn plain(
     context: &Context,
     opening: impl Future<Output = Result<Drive, Failure>>,
     deadline: Option<Duration>,
 ) -> Result<Value, Failure> {
-    let mut lanes = Lanes::new(false, None)?;
+    let mut lanes = Lanes::new(false, None)?.telling(step);
     finish(context.out, opening, &mut lanes, false, deadline).await?.result
 }

@@ -7,10 +7,9 @@ use anyhow::{Result, ensure};
 use outhaul_home::Home;
 use outhaul_link::channel::CallSpec;
 use outhaul_protocol::limits::BLOB_CHUNK;
-use outhaul_protocol::pack::append_section;
 use outhaul_protocol::value::Value;
 use outhaul_relay::operator::{Dialer, Room, Session, now};
-use outhaul_tests::packs::renamed;
+use outhaul_tests::packs::{padded, renamed};
 use outhaul_tests::process::Process;
 use outhaul_tests::stage::{Stage, pack};
 
@@ -46,15 +45,6 @@ fn an_agent_killed_at_any_step_runs_one_known_version_and_goes_on() -> Result<()
     Ok(())
 }
 
-/// Another version of `echo`, large enough to travel in several parts.
-fn in_parts(stage: &Stage, fixture: &str, version: &str) -> Result<String> {
-    let path = renamed(&pack(fixture), stage.home.path(), "echo", version)?;
-    let mut wasm = std::fs::read(&path)?;
-    append_section(&mut wasm, "padding", &[0; 3 * BLOB_CHUNK]);
-    std::fs::write(&path, wasm)?;
-    Ok(path.to_str().unwrap().to_owned())
-}
-
 #[test]
 fn a_relay_killed_at_any_step_leaves_one_known_version_and_what_was_published_goes_on() -> Result<()> {
     let mut stage = Stage::start()?;
@@ -73,8 +63,10 @@ fn a_relay_killed_at_any_step_leaves_one_known_version_and_what_was_published_go
     let (mut version, mut serial) = (OLD, 1);
     for (number, (lines, published)) in steps.into_iter().enumerate() {
         let (fixture, wanted) = if version == OLD { ("fixtures/echo-next", NEW) } else { ("fixtures/echo", OLD) };
-        let next = in_parts(&stage, fixture, &format!("1.{number}.0"))?;
-        let deploying = stage.begin(&["pack", "deploy", &next, "--to", "all"])?;
+        // Large enough to travel in several parts.
+        let next = padded(&pack(fixture), stage.home.path(), "echo", &format!("1.{number}.0"), 3 * BLOB_CHUNK)?;
+        let next = next.to_str().unwrap();
+        let deploying = stage.begin(&["pack", "deploy", next, "--to", "all"])?;
         let mut relay = stage.relay.take().unwrap();
         for line in lines {
             relay.wait_for(line)?;
@@ -87,14 +79,14 @@ fn a_relay_killed_at_any_step_leaves_one_known_version_and_what_was_published_go
         if !published {
             // Nothing was said yet, so nothing has changed; the same again is how it goes on.
             ensure!(say(&stage, "bench-1")? == version, "{lines:?}");
-            stage.run(&["pack", "deploy", &next, "--to", "all"])?.ok()?;
+            stage.run(&["pack", "deploy", next, "--to", "all"])?.ok()?;
             stage.relay()?.wait_for("deployment taken")?;
         }
         let state = stated(&stage, "bench-1", "echo", serial)?;
         ensure!(state["state"] == "applied" && state["serial"] == serial, "{lines:?}: {state}");
         ensure!(say(&stage, "bench-1")? == wanted, "{lines:?}");
         // Whatever became of the command, the same again is no harm.
-        stage.run(&["pack", "deploy", &next, "--to", "all"])?.ok()?;
+        stage.run(&["pack", "deploy", next, "--to", "all"])?.ok()?;
         stage.relay()?.wait_for("deployment taken")?;
         ensure!(say(&stage, "bench-1")? == wanted, "{lines:?}");
         (version, serial) = (wanted, serial + 1);
