@@ -18,10 +18,13 @@ pub(crate) mod v0_1 {
                 import outhaul:host/camera@0.1.0;
                 import outhaul:host/kv@0.1.0;
                 import outhaul:host/secrets@0.1.0;
+                import outhaul:host/location@0.1.0;
+                import outhaul:host/notify@0.1.0;
+                import outhaul:host/screen@0.1.0;
             }
         ",
         with: { "outhaul:host/process.child": crate::host_v0_1::process::ChildHandle },
     });
 
-    pub(crate) use outhaul::host::{camera, gpu, kv, log, output, process, secrets, system};
+    pub(crate) use outhaul::host::{camera, gpu, kv, location, log, notify, output, process, screen, secrets, system};
 }

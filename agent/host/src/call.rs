@@ -78,6 +78,7 @@ impl Pack {
             label,
             kv: Arc::clone(&self.kv),
             outside: Arc::clone(&self.outside),
+            seat: Arc::clone(&self.seat),
         });
         let mut store = self.store(state);
         let done = tokio::select! {

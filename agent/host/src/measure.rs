@@ -59,6 +59,7 @@ impl Typed {
             label: String::new(),
             kv: Arc::clone(&pack.kv),
             outside: Arc::clone(&pack.outside),
+            seat: Arc::clone(&pack.seat),
         }));
         let failed = |error: wasmtime::Error| Failure::new(Code::Trap, format!("{error:#}"));
         let instance = self.bound.instantiate_async(&mut store).await.map_err(failed)?;

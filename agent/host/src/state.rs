@@ -14,6 +14,7 @@ use crate::grants::{Grants, Power, not_granted, not_shared};
 use crate::limits;
 use crate::log::PackLog;
 use crate::power::http::Outside;
+use crate::power::seat::Seat;
 use crate::power::{camera, files, kv};
 use crate::sink::Sink;
 use crate::stream::HostStream;
@@ -30,6 +31,7 @@ pub(crate) struct State {
     pub(crate) label: String,
     pub(crate) kv: Arc<kv::Store>,
     pub(crate) outside: Arc<Outside>,
+    pub(crate) seat: Arc<Seat>,
     /// the first refusal that WASI's errors had no room for
     pub(crate) hint: wasi::filesystem::Refusal,
     /// Why a granted folder is missing: worth a word where no operation was refused.
@@ -57,6 +59,7 @@ pub(crate) struct Brought {
     pub(crate) label: String,
     pub(crate) kv: Arc<kv::Store>,
     pub(crate) outside: Arc<Outside>,
+    pub(crate) seat: Arc<Seat>,
 }
 
 /// The first refusal of a call, which its ending repeats. Shared with what goes on beside the store.
@@ -89,6 +92,7 @@ impl State {
             label: brought.label,
             kv: brought.kv,
             outside: brought.outside,
+            seat: brought.seat,
             hint: wasi::filesystem::Refusal::default(),
             left_out: None,
             grants: brought.grants,
@@ -119,6 +123,9 @@ impl State {
             Power::Camera => grants.camera.is_some(),
             Power::Files => grants.files.is_some(),
             Power::Kv => grants.kv.is_some(),
+            Power::Location => grants.location.is_some(),
+            Power::Notify => grants.notify,
+            Power::Screen => grants.screen.is_some(),
         };
         if self.shared_only && !power.is_shared() {
             return Err(self.deny(not_shared(power)));

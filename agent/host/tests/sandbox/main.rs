@@ -8,6 +8,7 @@ mod kv;
 mod loading;
 mod outside;
 mod powers;
+mod seat;
 mod streams;
 mod support;
 mod values;
