@@ -65,9 +65,10 @@ enum Command {
     /// Grants a pack a power, in agent.toml; a running agent sees it at the next call.
     ///
     /// POWER is process (ITEMs: programs), files (ITEMs: folders), kv (values the pack keeps), camera (ITEMs: devices; all
-    /// without), http (ITEMs: hosts), secrets (ITEMs: names), call (ITEMs: commands of other packs), gpu or system. Comments and
-    /// order of the file stay. A grant to an embedded pack belongs to its name; to a deployed one, to its name and publisher, in every version. A version that
-    /// asks for more powers than those you decided on waits for you: `agent policy show`.
+    /// without), screen (ITEMs: displays; all without), location, notify (messages to the person here), http (ITEMs: hosts),
+    /// secrets (ITEMs: names), call (ITEMs: commands of other packs), gpu or system. Comments and order of the file stay. A
+    /// grant to an embedded pack belongs to its name; to a deployed one, to its name and publisher, in every version. A
+    /// version that asks for more powers than those you decided on waits for you: `agent policy show`.
     ///
     /// A folder has its rights behind it: /srv/data:rl lets a pack read files and list what there is (the default), w
     /// change, add and remove, c only add.
@@ -128,13 +129,14 @@ enum Policy {
     ///
     /// Without ITEMs it is about the powers as a whole; with a command, about the powers its pack asks for. With ITEMs it
     /// is about just these: the words of a program to run (after --, where one begins with a dash), folders or files with
-    /// rights such as /srv/data/x:w, cameras, web requests such as POST https://api.example.org/x, secrets, commands.
+    /// rights such as /srv/data/x:w, cameras, displays, web requests such as POST https://api.example.org/x, secrets,
+    /// commands.
     Explain {
         /// A pack's name, or sha256:DIGEST for one version of it.
         pack: String,
         /// A power, or a command such as system.run.
         what: Option<String>,
-        /// What of the power: a program and its arguments, paths, cameras, requests, secrets, commands.
+        /// What of the power: a program and its arguments, paths, cameras, displays, requests, secrets, commands.
         #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
         items: Vec<String>,
     },
@@ -205,10 +207,11 @@ struct Pair {
 struct Grant {
     /// A pack's name, or sha256:DIGEST for one version of it.
     pack: String,
-    /// process, files, kv, camera, http, secrets, call, gpu or system.
+    /// process, files, kv, camera, screen, location, notify, http, secrets, call, gpu or system.
     power: String,
     /// Programs (a name or an absolute path, with a shape of its arguments or without), folders, cameras (such as video0),
-    /// secrets' names, commands (gpu.list, system.*), or hosts: api.example.org, *.example.net:8443, http://10.0.0.5:8080; without http:// a host is
+    /// displays (such as HDMI-1), secrets' names, commands (gpu.list, system.*), or hosts: api.example.org,
+    /// *.example.net:8443, http://10.0.0.5:8080; without http:// a host is
     /// spoken to over TLS only.
     items: Vec<String>,
     /// Lets callers set this environment variable for programs.
@@ -246,6 +249,9 @@ struct Grant {
     /// KiB of values the pack may keep; 1024 otherwise.
     #[arg(long, env = "OUTHAUL_GRANT_MAX_KIB", value_name = "KIB", value_parser = clap::value_parser!(u64).range(1..=kv::MOST_KIB))]
     max_kib: Option<u64>,
+    /// Lets the pack know where this machine is to a tenth of a degree only, about 11 km.
+    #[arg(long, env = "OUTHAUL_GRANT_COARSE", value_parser = FalseyValueParser::new())]
+    coarse: bool,
 }
 
 impl Grant {
@@ -268,6 +274,7 @@ impl Grant {
             at: self.at.clone(),
             max_mib: self.max_mib,
             max_kib: self.max_kib,
+            coarse: self.coarse,
             web,
         }
     }
@@ -614,6 +621,9 @@ mod tests {
             "allow wasi files /srv/data:rl --at /data --max-mib 5",
             "allow system process uname --concurrent 2 --output-mib 5",
             "allow thermal kv --max-kib 65536",
+            "allow watch location --coarse",
+            "allow watch screen HDMI-1",
+            "allow watch notify",
             "compile-pack",
         ] {
             parse(words).expect(words);

@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 use outhaul_home::Home;
-use outhaul_host::power::{call, camera, files, http, kv, process, secrets};
+use outhaul_host::power::{call, camera, files, http, kv, location, notify, process, screen, secrets};
 use outhaul_link::url::RelayUrl;
 use outhaul_protocol::error::Failure;
 use outhaul_protocol::keys::{Digest, PublicKey};
@@ -45,6 +46,12 @@ pub struct AgentConfig {
     pub publishers: Publishers,
     /// Grants, by a pack's name or by `sha256:DIGEST`.
     pub packs: BTreeMap<PackKey, PackPolicy>,
+    /// Who is asked where this machine is.
+    pub location: location::Config,
+    /// Where messages are shown.
+    pub notify: notify::Config,
+    /// Whose screens are seen.
+    pub screen: screen::Config,
 }
 
 /// `[limits]`
@@ -175,6 +182,14 @@ pub struct PackPolicy {
     pub secrets: secrets::Grant,
     /// Commands of other packs it may call.
     pub call: call::Grant,
+    /// How well it may know where the machine is; none inside is a refusal.
+    #[serde(deserialize_with = "location_grant")]
+    pub location: Option<Option<location::Grant>>,
+    /// Whether it may show messages.
+    pub notify: Option<bool>,
+    /// Displays it may see.
+    #[serde(deserialize_with = "screen_grant")]
+    pub screen: Option<screen::Grant>,
 }
 
 /// `process = { … }`
@@ -364,6 +379,61 @@ fn camera_grant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<camera::Gra
     from.deserialize_any(Cameras).map(Some)
 }
 
+/// `true`, `false` or `{ coarse = true }`.
+fn location_grant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<location::Grant>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Some {
+        coarse: bool,
+    }
+    let whole = |granted: bool| granted.then_some(location::Grant { coarse: false });
+    switch_or_table(from, "true, false or { coarse = true }", whole, |Some { coarse }| Option::Some(location::Grant { coarse }))
+}
+
+/// `true`, `false` or `{ displays = […] }`.
+fn screen_grant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<screen::Grant>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Some {
+        displays: Vec<String>,
+    }
+    let whole = |all| screen::Grant { all, displays: Vec::new() };
+    switch_or_table(from, "true, false or { displays = [\"HDMI-1\"] }", whole, |Some { displays }| screen::Grant { all: false, displays })
+}
+
+/// A grant that is a switch or a table, read by hand: an untagged enum could only say that nothing fits.
+fn switch_or_table<'de, D: Deserializer<'de>, T: Deserialize<'de>, G>(
+    from: D,
+    wanted: &'static str,
+    switch: impl FnOnce(bool) -> G,
+    table: impl FnOnce(T) -> G,
+) -> Result<Option<G>, D::Error> {
+    struct Either<S, F, T> {
+        wanted: &'static str,
+        switch: S,
+        table: F,
+        read: PhantomData<T>,
+    }
+
+    impl<'de, T: Deserialize<'de>, G, S: FnOnce(bool) -> G, F: FnOnce(T) -> G> Visitor<'de> for Either<S, F, T> {
+        type Value = G;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.wanted)
+        }
+
+        fn visit_bool<E: de::Error>(self, on: bool) -> Result<G, E> {
+            Ok((self.switch)(on))
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<G, A::Error> {
+            T::deserialize(de::value::MapAccessDeserializer::new(map)).map(self.table)
+        }
+    }
+
+    from.deserialize_any(Either { wanted, switch, table, read: PhantomData }).map(Some)
+}
+
 impl AgentConfig {
     /// Reads `agent.toml`; without one all is as by default.
     pub fn load(home: &Home) -> Result<Self, Failure> {
@@ -408,6 +478,14 @@ calls = 8
 deadline_secs = 60
 [camera]
 test_pattern = true
+[location]
+fixed = {{ latitude = 52.5, longitude = 13.4, accuracy = 20.0 }}
+gpsd = "127.0.0.1:2947"
+bus = "unix:path=/run/dbus/system_bus_socket"
+[notify]
+bus = "unix:path=/run/user/1000/bus"
+[screen]
+display = ":0"
 [defaults]
 powers = ["gpu"]
 [packs.system]
@@ -419,6 +497,13 @@ files = [{{ path = "/srv/data", at = "/data", read = true, list = true }}, {{ pa
 acme = "{key}"
 [publishers.refuse]
 other = "{key}"
+[packs.watch]
+location = {{ coarse = true }}
+notify = true
+screen = {{ displays = ["HDMI-1"] }}
+[packs.gpu]
+location = true
+screen = false
 [packs.shots]
 secrets = ["api_token"]
 [packs.shots.http]
@@ -458,6 +543,12 @@ kv = {{ max_kib = 5 }}
         assert_eq!((&thermal.publisher, thermal.asked.as_deref()), (&Some(Key(key)), Some(&["camera".to_owned(), "system".into()][..])));
         assert_eq!((&config.publishers.trust["acme"], &config.publishers.refuse["other"]), (&Key(key), &Key(key)));
         assert!(config.packs.contains_key(&PackKey::Digest(Digest([0xab; 32]))));
+        let watch = &config.packs[&PackKey::Name("watch".into())];
+        assert_eq!((watch.location, watch.notify), (Some(Some(location::Grant { coarse: true })), Some(true)));
+        assert_eq!(watch.screen, Some(screen::Grant { all: false, displays: vec!["HDMI-1".into()] }));
+        let gpu = &config.packs[&PackKey::Name("gpu".into())];
+        assert_eq!((gpu.location, &gpu.screen), (Some(Some(location::Grant { coarse: false })), &Some(screen::Grant::default())));
+        assert!(config.location.fixed.is_some() && config.location.gpsd.is_some() && config.screen.display.is_some());
         let shots = &config.packs[&PackKey::Name("shots".into())];
         let http = shots.http.as_ref().expect("written");
         assert_eq!((http.hosts.len(), http.methods.len(), http.private.len(), http.headers.len()), (3, 2, 2, 1));
@@ -521,6 +612,13 @@ kv = {{ max_kib = 5 }}
             "[packs.thermal]\npublisher = \"abc\"",
             "[publishers.trust]\nacme = \"0000000000000000000000000000000000000000000000000000000000000000\"",
             "[publishers]\nacme = \"abc\"",
+            "[location]\nfixed = { latitude = 91, longitude = 0 }",
+            "[location]\ngpsd = \"localhost\"",
+            "[notify]\nbus = \"tcp:host=example.org\"",
+            "[screen]\ndisplay = \"host:0\"",
+            "[packs.watch]\nlocation = \"coarse\"",
+            "[packs.watch]\nlocation = { fine = true }",
+            "[packs.watch]\nscreen = { display = [] }",
             "[packs.\"Thermal!\"]\ngpu = true",
             "[packs.\"sha256:12\"]\ngpu = true",
         ]

@@ -2,6 +2,7 @@
 //! read back by the rules of [`crate::config`] before it takes the old file's place, so no edit leaves a broken policy.
 
 mod calls;
+mod devices;
 mod folders;
 mod programs;
 mod publishers;
@@ -22,7 +23,7 @@ pub use web::Web;
 /// A grant as the owner types it.
 #[derive(Debug, Clone, Default)]
 pub struct Items {
-    /// Programs, cameras, folders, hosts, secrets or commands.
+    /// Programs, cameras, displays, folders, hosts, secrets or commands.
     pub items: Vec<String>,
     /// Variables a caller may set.
     pub env: Vec<String>,
@@ -42,6 +43,8 @@ pub struct Items {
     pub max_mib: Option<u64>,
     /// KiB of values that may be kept.
     pub max_kib: Option<u64>,
+    /// Whether a place is rounded.
+    pub coarse: bool,
 }
 
 impl Items {
@@ -56,6 +59,7 @@ impl Items {
             ("--at", self.at.is_some(), Power::Files),
             ("--max-mib", self.max_mib.is_some(), Power::Files),
             ("--max-kib", self.max_kib.is_some(), Power::Kv),
+            ("--coarse", self.coarse, Power::Location),
             ("--method", !self.web.methods.is_empty(), Power::Http),
             ("--private", !self.web.private.is_empty(), Power::Http),
             ("--header", !self.web.headers.is_empty(), Power::Http),
@@ -117,12 +121,13 @@ impl ConfigEdit {
         }
         match power {
             Power::Process => programs::allow(table, key, items, &mut notes)?,
-            Power::Camera => allow_cameras(table, &items.items)?,
+            Power::Camera | Power::Screen => devices::allow(table, power, &items.items)?,
             Power::Http => web::allow(table, items, &mut notes)?,
             Power::Secrets => add(table, "secrets", &items.items),
             Power::Call => calls::allow(table, &items.items, &mut notes),
             Power::Files => folders::allow(table, items, &mut notes)?,
-            Power::Gpu | Power::System => put(table, power.name(), true.into()),
+            Power::Gpu | Power::System | Power::Notify => put(table, power.name(), true.into()),
+            Power::Location => devices::allow_location(table, key, items.coarse, &mut notes),
             Power::Kv => allow_kv(table, items.max_kib),
             Power::Output | Power::Log => notes.push(format!("`{}` is always granted; nothing to do", power.name())),
         }
@@ -144,7 +149,8 @@ impl ConfigEdit {
                     programs::deny(process, &items.items);
                 }
             }
-            Power::Camera => deny_cameras(table, key, &items.items)?,
+            Power::Camera | Power::Screen => devices::deny(table, key, power, &items.items)?,
+            Power::Location | Power::Notify => devices::deny_whole(table, power),
             Power::Http => web::deny(table, items)?,
             Power::Secrets => take(table, "secrets", &items.items),
             Power::Call => take(table, "call", &items.items),
@@ -182,37 +188,13 @@ fn check(power: Power, items: &Items, allowing: bool) -> Result<(), Failure> {
     match power {
         Power::Process => programs::check(items, allowing),
         Power::Files => folders::check(items, allowing),
-        Power::Camera => Ok(()),
+        Power::Camera | Power::Screen => Ok(()),
         Power::Http => web::check(items, allowing),
         Power::Secrets => web::check_secrets(&items.items, allowing),
         Power::Call => calls::check(&items.items, allowing),
         _ if items.items.is_empty() => Ok(()),
         _ => Err(usage(format!("`{power}` is granted as a whole; `{}` cannot be named", items.items.join(" ").escape_debug()))),
     }
-}
-
-fn allow_cameras(table: &mut dyn TableLike, devices: &[String]) -> Result<(), Failure> {
-    if devices.is_empty() {
-        put(table, "camera", true.into());
-        return Ok(());
-    }
-    match table.get_mut("camera") {
-        Some(item) if item.is_table_like() => {
-            if let Some(camera) = item.as_table_like_mut() {
-                add(camera, "devices", devices);
-            }
-        }
-        Some(item) if item.as_bool() == Some(true) => {
-            return Err(usage("`camera = true` grants every camera already".into())
-                .hint("to grant only some: agent deny PACK camera, then allow these"));
-        }
-        _ => {
-            let mut camera = toml_edit::InlineTable::new();
-            camera.insert("devices", devices.iter().collect::<Array>().into());
-            put(table, "camera", camera.into());
-        }
-    }
-    Ok(())
 }
 
 /// Sets the quota; without a number, one that is there stays.
@@ -227,21 +209,6 @@ fn allow_kv(table: &mut dyn TableLike, max_kib: Option<u64>) {
         None if granted => {}
         None => put(table, "kv", true.into()),
     }
-}
-
-fn deny_cameras(table: &mut dyn TableLike, key: &PackKey, devices: &[String]) -> Result<(), Failure> {
-    match table.get_mut("camera") {
-        None => {}
-        Some(_) if devices.is_empty() => put(table, "camera", false.into()),
-        Some(item) => match item.as_table_like_mut() {
-            Some(camera) => take(camera, "devices", devices),
-            None => {
-                return Err(usage(format!("pack `{key}` has no list of cameras to take `{}` from", devices.join(" ").escape_debug()))
-                    .hint(format!("to allow only some: agent deny {key} camera, then allow these")));
-            }
-        },
-    }
-    Ok(())
 }
 
 /// Sets a key; a value that is there keeps the comments around it.

@@ -76,7 +76,7 @@ pub fn names() -> String {
 }
 
 fn takes_items(power: Power) -> bool {
-    matches!(power, Power::Process | Power::Camera | Power::Files | Power::Http | Power::Secrets | Power::Call)
+    matches!(power, Power::Process | Power::Camera | Power::Files | Power::Http | Power::Secrets | Power::Screen | Power::Call)
 }
 
 impl Explained {
@@ -180,7 +180,18 @@ impl Subject {
         }
         match power {
             Power::Process if !items.is_empty() => self.program(items),
-            Power::Camera if !items.is_empty() => self.cameras(items, line),
+            Power::Camera if !items.is_empty() => {
+                let grant = self.grants.camera.clone().unwrap_or_default();
+                self.named(power, items, line, (grant.all, &grant.devices))
+            }
+            Power::Screen if !items.is_empty() => {
+                let grant = self.grants.screen.clone().unwrap_or_default();
+                self.named(power, items, line, (grant.all, &grant.displays))
+            }
+            Power::Location if self.grants.location.is_some_and(|grant| grant.coarse) => {
+                let why = self.unasked(power, remark.unwrap_or_else(|| "it is granted, rounded to a tenth of a degree".into()));
+                found(true, line, why, Some(self.denial(power)))
+            }
             Power::Files if !items.is_empty() => self.folders(items),
             Power::Http if !items.is_empty() => self.requests(items),
             Power::Secrets if !items.is_empty() => self.secrets(items),
@@ -223,16 +234,15 @@ impl Subject {
         }
     }
 
-    fn cameras(&self, devices: &[String], line: Option<usize>) -> Finding {
-        let grant = self.grants.camera.clone().unwrap_or_default();
-        let missing: Vec<&str> =
-            devices.iter().filter(|device| !grant.all && !grant.devices.contains(device)).map(String::as_str).collect();
+    /// Devices that are granted by name, or all of them.
+    fn named(&self, power: Power, items: &[String], line: Option<usize>, (all, granted): (bool, &[String])) -> Finding {
+        let missing: Vec<&str> = items.iter().filter(|item| !all && !granted.contains(item)).map(String::as_str).collect();
         let allowed = missing.is_empty();
         let (why, remedy) = match allowed {
-            true => ("granted by name".to_owned(), format!("agent deny {} camera {}", self.name, devices.join(" "))),
-            false => (format!("not granted: {}", missing.join(", ")), format!("agent allow {} camera {}", self.name, missing.join(" "))),
+            true => ("granted by name".to_owned(), format!("agent deny {} {power} {}", self.name, items.join(" "))),
+            false => (format!("not granted: {}", missing.join(", ")), format!("agent allow {} {power} {}", self.name, missing.join(" "))),
         };
-        self.found(Power::Camera, devices, allowed, line, why, Some(remedy))
+        self.found(power, items, allowed, line, why, Some(remedy))
     }
 
     /// Folders and files with the rights that are asked about, reading and listing without.
@@ -298,6 +308,9 @@ impl Subject {
             Power::Call => !table.call.commands.is_empty(),
             Power::Gpu => table.gpu.is_some(),
             Power::System => table.system.is_some(),
+            Power::Location => table.location.is_some(),
+            Power::Notify => table.notify.is_some(),
+            Power::Screen => table.screen.is_some(),
             Power::Output | Power::Log => false,
         };
         let refuses = |table: &PackPolicy| match power {

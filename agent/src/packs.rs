@@ -18,6 +18,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use outhaul_home::{Home, Secret};
 use outhaul_host::power::http::Outside;
+use outhaul_host::power::seat;
 use outhaul_host::{Compiler, Host, HostConfig};
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::keys::{Digest, random, sha256};
@@ -135,6 +136,7 @@ pub(crate) fn host(folder: Option<&Path>, config: &AgentConfig, outside: Outside
         camera_test_pattern: config.camera.test_pattern,
         kv,
         outside,
+        seat: seat::Config { location: config.location.clone(), notify: config.notify.clone(), screen: config.screen.clone() },
     })
 }
 

@@ -69,6 +69,15 @@ impl Policy {
             if let Some(http) = &table.http {
                 grants.http = Some(Arc::new(http.clone())).filter(|http| !http.hosts.is_empty());
             }
+            if let Some(location) = table.location {
+                grants.location = location;
+            }
+            if let Some(notify) = table.notify {
+                grants.notify = notify;
+            }
+            if let Some(screen) = &table.screen {
+                grants.screen = Some(screen.clone()).filter(|screen| screen.all || !screen.displays.is_empty());
+            }
             grants.secrets.names.extend(table.secrets.names.iter().cloned());
             grants.call.commands.extend(table.call.commands.iter().cloned());
             if let Some(folders) = &table.files {
@@ -155,6 +164,9 @@ pub fn is_granted(grants: &Grants, power: Power) -> bool {
         Power::Files => grants.files.is_some(),
         Power::Kv => grants.kv.is_some(),
         Power::Call => !grants.call.commands.is_empty(),
+        Power::Location => grants.location.is_some(),
+        Power::Notify => grants.notify,
+        Power::Screen => grants.screen.is_some(),
     }
 }
 
@@ -467,6 +479,22 @@ mod tests {
         assert_eq!(granted("system", true), (true, true));
         assert_eq!(granted("system", false), (false, false), "a deployed pack of that name gets nothing");
         assert_eq!(granted("gpu", true), (false, false), "a list without hosts is no grant");
+    }
+
+    #[test]
+    fn place_messages_and_screens_are_granted_one_by_one() {
+        let text = "[packs.system]\nlocation = { coarse = true }\n[packs.gpu]\nnotify = true\nscreen = { displays = [] }\n\
+                    [packs.camera]\nscreen = true\nlocation = false\nnotify = false";
+        let policy = policy(text);
+        let granted = |pack: &str, embedded: bool| {
+            let grants = policy.grants(pack, &MINE, embedded);
+            [Power::Location, Power::Notify, Power::Screen].map(|power| is_granted(&grants, power))
+        };
+        assert_eq!(granted("system", true), [true, false, false]);
+        assert_eq!(granted("gpu", true), [false, true, false], "a list without displays is no grant");
+        assert_eq!(granted("camera", true), [false, false, true]);
+        assert_eq!(granted("system", false), [false; 3], "a deployed pack of that name gets nothing");
+        assert!(policy.grants("system", &MINE, true).location.is_some_and(|grant| grant.coarse));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use outhaul_home::Home;
-use outhaul_host::power::{files, http, process};
+use outhaul_host::power::{files, http, location, process, screen};
 use outhaul_host::{Grants, Power};
 use outhaul_protocol::error::Failure;
 use outhaul_protocol::keys::{Digest, PublicKey, SecretKey};
@@ -113,6 +113,9 @@ impl PackGrants {
                 "secrets": grants.secrets,
                 "call": grants.call,
                 "files": grants.files.as_ref().map(|grant| &grant.folders),
+                "location": grants.location,
+                "notify": grants.notify,
+                "screen": grants.screen,
             },
             "remark": self.remark,
         })
@@ -139,6 +142,11 @@ fn lines(grants: &Grants) -> Vec<(&'static str, String)> {
     lines.extend(Some(&grants.secrets.names).filter(|names| !names.is_empty()).map(|names| ("secrets", listed(names))));
     lines.extend(Some(&grants.call.commands).filter(|commands| !commands.is_empty()).map(|commands| ("call", listed(commands))));
     lines.extend(grants.kv.as_ref().map(|kv| ("kv", format!("{} KiB", kv.max_kib))));
+    let place = |grant: location::Grant| if grant.coarse { "to a tenth of a degree" } else { "as it is known" }.to_owned();
+    lines.extend(grants.location.map(|grant| ("location", place(grant))));
+    lines.extend(grants.notify.then(|| ("notify", yes(true))));
+    let screen = |grant: &screen::Grant| if grant.all { "every display".to_owned() } else { grant.displays.join(", ") };
+    lines.extend(grants.screen.as_ref().map(|grant| ("screen", screen(grant))));
     lines
 }
 
@@ -598,7 +606,7 @@ mod tests {
         let (_dir, home) = home();
         install(&home, "thermal", DEPLOYED);
         let text = "[packs.system]\nprocess = { allow = [\"df\", \"/usr/bin/uname\", { program = \"systemctl\", argv = [[\"status\", \"restart\"], \"nginx\"], concurrent = 2, output_mib = 16 }], env = [\"LANG\"], cwd = [\"/srv\"], max_secs = 3600 }\n\
-                    [packs.camera]\ncamera = { devices = [\"video0\"] }\n[packs.gpu]\nsystem = false\nkv = true\nfiles = [{ path = \"/srv/data\", read = true, list = true, at = \"/data\" }, { path = \"/srv/in\", create = true, max_mib = 5 }]\nsecrets = [\"token\"]\n[packs.thermal]\ncamera = true\n[packs.gone]\ncamera = true\n\
+                    [packs.camera]\ncamera = { devices = [\"video0\"] }\n[packs.gpu]\nsystem = false\nkv = true\nfiles = [{ path = \"/srv/data\", read = true, list = true, at = \"/data\" }, { path = \"/srv/in\", create = true, max_mib = 5 }]\nsecrets = [\"token\"]\nlocation = { coarse = true }\nnotify = true\nscreen = true\n[packs.thermal]\ncamera = true\n[packs.gone]\ncamera = true\n\
                     [packs.gpu.http]\nhosts = [\"api.example.org\", \"http://10.0.0.5:8080\"]\nprivate = [\"10.0.0.5\"]\nheaders.\"api.example.org\" = { authorization = \"Bearer {secret:token}\" }\n";
         std::fs::write(home.join(FILE), format!("{}{text}", file(&home))).expect("written");
         let shown = Effective::read(&home).expect("read");

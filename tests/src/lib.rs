@@ -8,6 +8,7 @@ pub mod middle;
 pub mod outsider;
 pub mod packs;
 pub mod process;
+pub mod seat;
 pub mod stage;
 pub mod tools;
 pub mod vm;

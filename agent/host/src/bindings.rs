@@ -19,6 +19,9 @@ pub(crate) mod v0_1 {
                 import outhaul:host/kv@0.1.0;
                 import outhaul:host/secrets@0.1.0;
                 import outhaul:host/call@0.1.0;
+                import outhaul:host/location@0.1.0;
+                import outhaul:host/notify@0.1.0;
+                import outhaul:host/screen@0.1.0;
             }
         ",
         with: {
@@ -27,5 +30,5 @@ pub(crate) mod v0_1 {
         },
     });
 
-    pub(crate) use outhaul::host::{call, camera, gpu, kv, log, output, process, secrets, system};
+    pub(crate) use outhaul::host::{call, camera, gpu, kv, location, log, notify, output, process, screen, secrets, system};
 }

@@ -82,6 +82,7 @@ impl Pack {
             kv: Arc::clone(&self.kv),
             outside: Arc::clone(&self.outside),
             calls: Calls::new(others),
+            seat: Arc::clone(&self.seat),
         });
         let mut store = self.store(state);
         let done = tokio::select! {

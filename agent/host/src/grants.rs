@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::power::{call, camera, files, http, kv, process, secrets};
+use crate::power::{call, camera, files, http, kv, location, process, screen, secrets};
 
 /// What a pack may ask for: an interface of `outhaul:host`, or a part of WASI that reaches the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,11 +31,17 @@ pub enum Power {
     Kv,
     /// Commands of other packs.
     Call,
+    /// Where the machine is.
+    Location,
+    /// Messages to the person at the machine.
+    Notify,
+    /// What its screens show.
+    Screen,
 }
 
 impl Power {
     /// All of them.
-    pub const ALL: [Power; 11] = [
+    pub const ALL: [Power; 14] = [
         Power::Output,
         Power::Log,
         Power::Process,
@@ -47,6 +53,9 @@ impl Power {
         Power::Files,
         Power::Kv,
         Power::Call,
+        Power::Location,
+        Power::Notify,
+        Power::Screen,
     ];
 
     /// Its name in WIT and in `agent.toml`.
@@ -64,6 +73,9 @@ impl Power {
             Power::Files => "files",
             Power::Kv => "kv",
             Power::Call => "call",
+            Power::Location => "location",
+            Power::Notify => "notify",
+            Power::Screen => "screen",
         }
     }
 
@@ -76,7 +88,7 @@ impl Power {
     /// Whether a call that was not signed may use it: what only reads, and what is the call's own.
     #[must_use]
     pub fn is_shared(self) -> bool {
-        !matches!(self, Power::Process | Power::Camera | Power::Http | Power::Secrets | Power::Files | Power::Kv | Power::Call)
+        matches!(self, Power::Output | Power::Log | Power::Gpu | Power::System)
     }
 
     /// Whether packs import it as a standard interface of WASI and not as one of `outhaul:host`.
@@ -126,6 +138,12 @@ pub struct Grants {
     pub kv: Option<kv::Grant>,
     /// commands of other packs it may call
     pub call: call::Grant,
+    /// how well it may know where the machine is
+    pub location: Option<location::Grant>,
+    /// may show messages
+    pub notify: bool,
+    /// displays it may see
+    pub screen: Option<screen::Grant>,
     /// the longest a call may run by policy; a call that reaches it ends `limit_time`, one that reaches its caller's own deadline `deadline`
     pub time: Option<Duration>,
 }

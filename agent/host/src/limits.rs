@@ -52,6 +52,30 @@ pub(crate) const KV_ENTRY: u64 = 64;
 pub(crate) const CALLS_AT_ONCE: usize = 8;
 /// Bytes that are collected of what another pack says; a photo fits, what is longer is a stream.
 pub(crate) const CALL_COLLECTED: usize = 4 << 20;
+/// How long a source of positions may take. A receiver that wakes up, or a look at the networks around, takes ten seconds.
+pub(crate) const LOCATION_PATIENCE: Duration = Duration::from_secs(20);
+/// Questions for a position at once: gpsd serves some dozens of listeners, and others listen too.
+pub(crate) const LOCATION_ASKING: usize = 4;
+/// Bytes of one of gpsd's lines: its own are at most 10,240.
+pub(crate) const GPSD_LINE: u64 = 16 << 10;
+/// Lines from gpsd without a position: a receiver that has one says so every second, among some others.
+pub(crate) const GPSD_LINES: usize = 1_000;
+/// How long a desktop may take to take a message, a service that is started for it included.
+pub(crate) const NOTIFY_PATIENCE: Duration = Duration::from_secs(5);
+/// Characters of a message's title: about what desktops show of a line.
+pub(crate) const NOTIFY_TITLE: usize = 120;
+/// Characters of a message's body: more than a bubble holds.
+pub(crate) const NOTIFY_BODY: usize = 1_000;
+/// Messages a pack may show at once; then one in [`NOTIFY_EVERY`].
+pub(crate) const NOTIFY_AT_ONCE: u32 = 5;
+/// A person is told things, not occupied.
+pub(crate) const NOTIFY_EVERY: Duration = Duration::from_secs(30);
+/// How long a display server may take, turns and encoding aside.
+pub(crate) const SCREEN_PATIENCE: Duration = Duration::from_secs(10);
+/// Pictures of screens at once: each takes some 60 MB at the size of 4K.
+pub(crate) const SCREEN_AT_ONCE: usize = 2;
+/// Pixels of one display: 8K, and the largest that are sold beside it.
+pub(crate) const SCREEN_PIXELS: u64 = 40 << 20;
 /// Memory that a used slot keeps, zeroed, for the next call. Nearly all packs touch less.
 pub(crate) const KEEP_RESIDENT: usize = 1 << 20;
 /// Address bits below which a pool of [`SLOTS_NARROW`] is all that fits.

@@ -61,6 +61,7 @@ impl Typed {
             kv: Arc::clone(&pack.kv),
             outside: Arc::clone(&pack.outside),
             calls: Calls::new(None),
+            seat: Arc::clone(&pack.seat),
         }));
         let failed = |error: wasmtime::Error| Failure::new(Code::Trap, format!("{error:#}"));
         let instance = self.bound.instantiate_async(&mut store).await.map_err(failed)?;

@@ -23,6 +23,7 @@ use crate::grants::Power;
 use crate::imports::{self, Imports};
 use crate::log::PackLog;
 use crate::power::http::Outside;
+use crate::power::seat::{self, Seat};
 use crate::power::{camera, kv};
 use crate::state::State;
 use crate::{host_v0_1, limits, wasi, wasi_http};
@@ -45,6 +46,8 @@ pub struct HostConfig {
     pub kv: Option<PathBuf>,
     /// what packs' requests and secrets go through
     pub outside: Outside,
+    /// where the machine is, its messages and screens
+    pub seat: seat::Config,
 }
 
 impl fmt::Debug for HostConfig {
@@ -68,6 +71,7 @@ pub struct Host {
     camera: camera::Config,
     kv: Arc<kv::Store>,
     outside: Arc<Outside>,
+    seat: Arc<Seat>,
 }
 
 impl fmt::Debug for Host {
@@ -91,6 +95,7 @@ pub struct Pack {
     pub(crate) camera: camera::Config,
     pub(crate) kv: Arc<kv::Store>,
     pub(crate) outside: Arc<Outside>,
+    pub(crate) seat: Arc<Seat>,
     pub(crate) log: Arc<PackLog>,
 }
 
@@ -114,6 +119,7 @@ impl Host {
             camera: camera::Config { test_pattern: config.camera_test_pattern },
             kv: Arc::new(kv::Store::new(config.kv)),
             outside: Arc::new(config.outside),
+            seat: Arc::new(Seat::new(config.seat)),
         })
     }
 
@@ -182,6 +188,7 @@ impl Host {
             camera: self.camera,
             kv: Arc::clone(&self.kv),
             outside: Arc::clone(&self.outside),
+            seat: Arc::clone(&self.seat),
         }))
     }
 }

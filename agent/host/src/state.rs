@@ -15,6 +15,7 @@ use crate::limits;
 use crate::log::PackLog;
 use crate::power::call::Calls;
 use crate::power::http::Outside;
+use crate::power::seat::Seat;
 use crate::power::{camera, files, kv};
 use crate::sink::Sink;
 use crate::stream::HostStream;
@@ -32,6 +33,7 @@ pub(crate) struct State {
     pub(crate) kv: Arc<kv::Store>,
     pub(crate) outside: Arc<Outside>,
     pub(crate) calls: Calls,
+    pub(crate) seat: Arc<Seat>,
     /// the first refusal that WASI's errors had no room for
     pub(crate) hint: wasi::filesystem::Refusal,
     /// Why a granted folder is missing: worth a word where no operation was refused.
@@ -60,6 +62,7 @@ pub(crate) struct Brought {
     pub(crate) kv: Arc<kv::Store>,
     pub(crate) outside: Arc<Outside>,
     pub(crate) calls: Calls,
+    pub(crate) seat: Arc<Seat>,
 }
 
 /// The first refusal of a call, which its ending repeats. Shared with what goes on beside the store.
@@ -93,6 +96,7 @@ impl State {
             kv: brought.kv,
             outside: brought.outside,
             calls: brought.calls,
+            seat: brought.seat,
             hint: wasi::filesystem::Refusal::default(),
             left_out: None,
             grants: brought.grants,
@@ -123,6 +127,9 @@ impl State {
             Power::Camera => grants.camera.is_some(),
             Power::Files => grants.files.is_some(),
             Power::Kv => grants.kv.is_some(),
+            Power::Location => grants.location.is_some(),
+            Power::Notify => grants.notify,
+            Power::Screen => grants.screen.is_some(),
         };
         if self.shared_only && !power.is_shared() {
             return Err(self.deny(not_shared(power)));

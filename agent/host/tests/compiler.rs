@@ -52,6 +52,7 @@ fn host() -> Host {
         camera_test_pattern: false,
         kv: None,
         outside: outhaul_host::power::http::Outside::default(),
+        seat: outhaul_host::power::seat::Config::default(),
     })
     .expect("a host")
 }

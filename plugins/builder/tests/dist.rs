@@ -56,6 +56,12 @@ const EXPECTED: &[(&str, &str, &[&str], bool)] = &[
         false,
     ),
     (
+        "fixtures/seat",
+        "fixture:seat/seat@0.1.0",
+        &["location", "notify", "screen"],
+        true,
+    ),
+    (
         "fixtures/secretive",
         "fixture:secretive/secretive@0.1.0",
         &["secrets"],

@@ -10,7 +10,7 @@ use super::page::{Page, word};
 fn what_is_granted_and_what_a_pack_then_may() -> Result<()> {
     let stage = Stage::start()?;
     let node = stage.node("bench-1")?;
-    for name in ["files", "kv", "web", "secretive"] {
+    for name in ["files", "kv", "web", "secretive", "seat"] {
         stage.run(&["pack", "deploy", &word(&pack(&format!("fixtures/{name}"))), "bench-1"])?.ok()?;
     }
     let mut page = Page::of("powers", &stage);
@@ -19,6 +19,7 @@ fn what_is_granted_and_what_a_pack_then_may() -> Result<()> {
     requests(&mut page, &stage, &node)?;
     secrets(&mut page, &stage, &node)?;
     programs(&mut page, &stage, &node)?;
+    seat(&mut page, &stage, &node)?;
     page.head("all of it");
     page.agent_both(&node, "policy show")?;
     page.done();
@@ -155,5 +156,30 @@ fn programs(page: &mut Page, stage: &Stage, node: &Node) -> Result<()> {
     for what in ["system.run uname -s", "process uname -a", "process df", "camera video0", "gpu", "output"] {
         page.agent_both(node, &format!("policy explain system {what}"))?;
     }
+    Ok(())
+}
+
+/// What no machine of a test has: only words about it.
+fn seat(page: &mut Page, stage: &Stage, node: &Node) -> Result<()> {
+    page.head("place, messages, screens: nothing is granted");
+    for command in ["seat.where", "seat.tell title=Backup body= urgency=low", "seat.snap --out -"] {
+        page.both(stage, &format!("invoke bench-1 {command}"))?;
+    }
+    page.agent_both(node, "policy explain seat")?;
+    page.head("place, messages, screens: what makes no sense");
+    for what in ["location Berlin", "notify --coarse", "notify me"] {
+        page.agent_both(node, &format!("allow seat {what}"))?;
+    }
+    page.head("place, messages, screens: granted");
+    page.agent_both(node, "allow seat location --coarse")?;
+    page.agent(node, "allow seat location")?;
+    page.agent(node, "allow seat notify")?;
+    page.agent(node, "allow seat screen HDMI-1")?;
+    page.both(stage, "invoke bench-1 seat.snap display=DP-1 --out -")?;
+    page.agent(node, "policy explain seat")?;
+    page.agent_both(node, "policy explain seat screen HDMI-1 DP-1")?;
+    page.agent(node, "deny seat notify")?;
+    page.agent(node, "deny seat screen HDMI-1")?;
+    page.agent(node, "policy explain seat notify")?;
     Ok(())
 }

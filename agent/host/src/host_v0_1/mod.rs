@@ -7,9 +7,12 @@ pub(crate) mod call;
 pub(crate) mod camera;
 pub(crate) mod gpu;
 pub(crate) mod kv;
+pub(crate) mod location;
 pub(crate) mod log;
+pub(crate) mod notify;
 pub(crate) mod output;
 pub(crate) mod process;
+pub(crate) mod screen;
 pub(crate) mod secrets;
 pub(crate) mod system;
 
@@ -41,6 +44,9 @@ pub(crate) fn link(linker: &mut Linker<State>, kind: Kind) -> wasmtime::Result<(
             Power::Kv => kv::link(interface)?,
             Power::Secrets => secrets::link(interface)?,
             Power::Call => call::link(interface, kind)?,
+            Power::Location => location::link(interface, kind)?,
+            Power::Notify => notify::link(interface, kind)?,
+            Power::Screen => screen::link(interface, kind)?,
             // WASI has them.
             Power::Http | Power::Files => {}
         }

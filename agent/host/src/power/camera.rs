@@ -6,19 +6,16 @@
 
 mod jpeg;
 mod pattern;
-mod pixels;
 mod v4l2;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use super::picture::{MEDIA_TYPE, Size};
 use super::{shell_word, shown};
 
 /// The id of the test pattern.
 pub const TEST_PATTERN: &str = "test-pattern";
-
-/// What every photo is.
-pub const MEDIA_TYPE: &str = "image/jpeg";
 
 /// The cameras one pack may use: `camera = true` or `camera = { devices = ["video0"] }`. The default grants none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,20 +98,6 @@ pub enum Facing {
     Unknown,
 }
 
-/// Pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct Size {
-    pub width: u32,
-    pub height: u32,
-}
-
-impl Size {
-    fn area(self) -> u64 {
-        u64::from(self.width) * u64::from(self.height)
-    }
-}
-
 /// A camera.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Device {
@@ -176,6 +159,7 @@ pub fn snap(pack: &str, grant: &Grant, config: Config, shot: &Shot) -> Result<Ph
     if let Some(id) = shot.device.as_deref().filter(|id| !grant.allows(id)) {
         return Err(denied(pack, Some(id)));
     }
+    tracing::info!(pack, device = shot.device.as_deref().map(shown), "a pack takes a picture with a camera of this machine");
     let device = choose(devices(pack, grant, config)?, shot)?;
     let size = fit(&device, shot.max_width)?;
     let (size, data) = match device.id.as_str() {

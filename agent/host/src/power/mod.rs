@@ -1,18 +1,25 @@
 //! The native powers: what a pack may ask of the machine, in plain Rust. Each module mirrors one interface of `outhaul:host`
-//! (same words, same units), `http` one of WASI; none knows WebAssembly, none but `http` the network. The linker beside it translates.
+//! (same words, same units), `http` one of WASI; none knows WebAssembly, none but `http` the network (and `location` a gpsd that is named). The linker beside it translates.
 //!
 //! A power that needs a grant takes the pack's name and its grant with each request, never from ambient state, so that a call keeps
 //! the grants it began with. A refusal is a sentence that ends with the command that would lift it.
 //!
-//! `gpu`, `system`, `camera`, `files`, `kv` and `secrets` block: run them on a blocking thread. `process`, `http` and `call` are async.
+//! `gpu`, `system`, `camera`, `files`, `kv` and `secrets` block: run them on a blocking thread. `process`, `http`, `location`, `notify`,
+//! `screen` and `call` are async.
 
+mod bus;
 pub mod call;
 pub mod camera;
 pub mod files;
 pub mod gpu;
 pub mod http;
 pub mod kv;
+pub mod location;
+pub mod notify;
+pub mod picture;
 pub mod process;
+pub mod screen;
+pub mod seat;
 pub mod secrets;
 pub mod system;
 

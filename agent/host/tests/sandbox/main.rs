@@ -10,6 +10,7 @@ mod loading;
 mod neighbours;
 mod outside;
 mod powers;
+mod seat;
 mod streams;
 mod support;
 mod values;

@@ -32,6 +32,7 @@ pub(crate) fn config() -> HostConfig {
         camera_test_pattern: true,
         kv: None,
         outside: crate::outside::outside(),
+        seat: outhaul_host::power::seat::Config::default(),
     }
 }
 

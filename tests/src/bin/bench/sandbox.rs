@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use outhaul_host::measure::Typed;
-use outhaul_host::power::{files, kv, process};
+use outhaul_host::power::{files, kv, location, process, screen};
 use outhaul_host::{CallIo, CallRequest, Compiler, Grants, Host, HostConfig, Pack};
 use outhaul_link::channel::{CallSpec, Channel};
 use outhaul_protocol::cbor::Blob;
@@ -52,6 +52,7 @@ async fn sandboxes(effort: Effort) -> Result<Vec<Row>> {
         camera_test_pattern: false,
         kv: None,
         outside: outhaul_host::power::http::Outside::default(),
+        seat: outhaul_host::power::seat::Config::default(),
     })?;
     let devices = host.load(Bytes::from(std::fs::read(pack("fixtures/devices"))?)).await?;
     let (typed, grants, all) = (Typed::bind(&devices)?, Arc::new(Grants::default()), Arc::new(every_grant()?));
@@ -98,6 +99,9 @@ fn every_grant() -> Result<Grants> {
         files: Some(files::Grant { folders: serde_json::from_value(json!([{"path": "/tmp", "read": true}]))?, keep_out: Vec::new() }),
         kv: Some(kv::Grant { max_kib: kv::USUAL_KIB, owner: "bench".into() }),
         call: serde_json::from_value(json!(["gpu.*"]))?,
+        location: Some(location::Grant { coarse: true }),
+        notify: true,
+        screen: Some(screen::Grant { all: true, displays: Vec::new() }),
         time: Some(Duration::from_secs(60)),
     })
 }

@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::pixels::{Frame, Layout};
 use super::{CameraError, Device, Facing, Size, TEST_PATTERN};
+use crate::power::picture::pixels::{Frame, Layout};
 
 const SIZES: [Size; 3] = [Size { width: 640, height: 480 }, Size { width: 1280, height: 720 }, Size { width: 1920, height: 1080 }];
 const BARS: [[u8; 3]; 8] = [[255, 255, 255], [191, 191, 0], [0, 191, 191], [0, 191, 0], [191, 0, 191], [191, 0, 0], [0, 0, 191], [0, 0, 0]];
@@ -21,7 +21,7 @@ pub(super) fn shoot(size: Size, quality: u8) -> Result<Vec<u8>, CameraError> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let pixels = draw(size, &caption(since.as_millis(), shot));
     let frame = Frame::new(LAYOUT, size, 0, &pixels).ok_or_else(|| CameraError::Failed("the test pattern has no such size".into()))?;
-    frame.encode(quality)
+    frame.encode(quality).map_err(CameraError::Failed)
 }
 
 fn caption(unix_ms: u128, shot: u64) -> String {

@@ -15,8 +15,8 @@ use linuxvideo::format::{Format, FrameSizes, PixFormat, PixelFormat};
 use linuxvideo::stream::ReadStream;
 use linuxvideo::{BufType, CapabilityFlags, Device as Handle};
 
-use super::pixels::{self, Frame};
 use super::{CameraError, Device, Facing, Size, jpeg};
+use crate::power::picture::pixels::{self, Frame};
 
 /// From asking to the picture. A camera that wakes up takes one or two seconds, a slow one a frame each second.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -239,7 +239,7 @@ impl Reader {
         if is_jpeg(self.fourcc) {
             return Ok(jpeg::complete(bytes));
         }
-        self.frame(bytes).map(|frame| Ok((self.size, frame.encode(quality)?))).transpose()
+        self.frame(bytes).map(|frame| Ok((self.size, frame.encode(quality).map_err(CameraError::Failed)?))).transpose()
     }
 }
 

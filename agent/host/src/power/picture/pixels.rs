@@ -5,14 +5,14 @@
 
 use jpeg_encoder::{Encoder, ImageBuffer, JpegColorType, rgb_to_ycbcr};
 
-use super::{CameraError, Size};
+use super::Size;
 
 /// A picture's longest side. Larger than any sensor, and small enough that no product below overflows.
 const LONGEST: u32 = 16_384;
 
 /// How the pixels of a format lie in memory. Offsets are in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Layout {
+pub(in crate::power) enum Layout {
     /// Two pixels in four bytes, chroma shared.
     Packed { luma: [usize; 2], cb: usize, cr: usize },
     /// A plane of luma, then one of chroma pairs, each for four pixels.
@@ -26,7 +26,7 @@ pub(super) enum Layout {
 }
 
 /// The layouts this agent reads, by the format's four letters.
-pub(super) fn layout(fourcc: [u8; 4]) -> Option<Layout> {
+pub(in crate::power) fn layout(fourcc: [u8; 4]) -> Option<Layout> {
     let colours = |red, green, blue, step| Layout::Colours { red, green, blue, step };
     Some(match &fourcc {
         b"YUYV" => Layout::Packed { luma: [0, 2], cb: 1, cr: 3 },
@@ -49,7 +49,7 @@ pub(super) fn layout(fourcc: [u8; 4]) -> Option<Layout> {
 
 /// One frame whose length was checked.
 #[derive(Debug)]
-pub(super) struct Frame<'a> {
+pub(in crate::power) struct Frame<'a> {
     layout: Layout,
     size: Size,
     stride: usize,
@@ -58,7 +58,7 @@ pub(super) struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     /// Nothing when the bytes are too few for what they are said to be. A `stride` of zero means rows without padding.
-    pub(super) fn new(layout: Layout, size: Size, stride: u32, bytes: &'a [u8]) -> Option<Self> {
+    pub(in crate::power) fn new(layout: Layout, size: Size, stride: u32, bytes: &'a [u8]) -> Option<Self> {
         if size.area() == 0 || size.width > LONGEST || size.height > LONGEST {
             return None;
         }
@@ -78,12 +78,10 @@ impl<'a> Frame<'a> {
         (bytes.len() >= needed).then_some(Self { layout, size, stride, bytes })
     }
 
-    /// The frame as a JPEG file.
-    pub(super) fn encode(self, quality: u8) -> Result<Vec<u8>, CameraError> {
+    /// The frame as a JPEG file; else a sentence that says why not.
+    pub(in crate::power) fn encode(self, quality: u8) -> Result<Vec<u8>, String> {
         let mut out = Vec::new();
-        Encoder::new(&mut out, quality)
-            .encode_image(self)
-            .map_err(|source| CameraError::Failed(format!("the picture could not be encoded: {source}")))?;
+        Encoder::new(&mut out, quality).encode_image(self).map_err(|source| format!("the picture could not be encoded: {source}"))?;
         Ok(out)
     }
 
@@ -235,7 +233,10 @@ mod tests {
                 let (size, bytes) = (Size { width, height }, vec![100; 1 << 16]);
                 let enough = (0..bytes.len()).find(|&len| Frame::new(layout, size, stride, &bytes[..len]).is_some()).expect("some length");
                 let data = Frame::new(layout, size, stride, &bytes[..enough]).expect("enough").encode(50).expect("encoded");
-                assert_eq!(super::super::jpeg::complete(&data).map(|(size, _)| size), Some(size), "{fourcc:?}");
+                let mut decoder = jpeg_decoder::Decoder::new(&data[..]);
+                decoder.decode().expect("a whole file");
+                let info = decoder.info().expect("a head");
+                assert_eq!((u32::from(info.width), u32::from(info.height)), (width, height), "{fourcc:?}");
             }
         }
         assert!(Frame::new(Layout::Grey, Size { width: 0, height: 9 }, 0, &[0; 99]).is_none());
