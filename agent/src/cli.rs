@@ -18,7 +18,7 @@ use serde_json::{Value as Json, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AgentConfig, FILE};
-use crate::edit::{Items, Web};
+use crate::edit::{Items, Room, Web};
 use crate::explain;
 use crate::pair::{self, News, Wish};
 use crate::pins::Membership;
@@ -65,7 +65,7 @@ enum Command {
     /// Grants a pack a power, in agent.toml; a running agent sees it at the next call.
     ///
     /// POWER is process (ITEMs: programs), files (ITEMs: folders), kv (values the pack keeps), camera (ITEMs: devices; all
-    /// without), http (ITEMs: hosts), secrets (ITEMs: names), gpu or system. Comments and order of the file stay. A grant to
+    /// without), http (ITEMs: hosts), secrets (ITEMs: names), containers (ITEMs: images), gpu or system. Comments and order of the file stay. A grant to
     /// an embedded pack belongs to its name; to a deployed one, to its name and publisher, in every version. A version that
     /// asks for more powers than those you decided on waits for you: `agent policy show`.
     ///
@@ -128,13 +128,13 @@ enum Policy {
     ///
     /// Without ITEMs it is about the powers as a whole; with a command, about the powers its pack asks for. With ITEMs it
     /// is about just these: the words of a program to run (after --, where one begins with a dash), folders or files with
-    /// rights such as /srv/data/x:w, cameras.
+    /// rights such as /srv/data/x:w, cameras, images.
     Explain {
         /// A pack's name, or sha256:DIGEST for one version of it.
         pack: String,
         /// A power, or a command such as system.run.
         what: Option<String>,
-        /// What of the power: a program and its arguments, paths, cameras.
+        /// What of the power: a program and its arguments, paths, cameras, images.
         #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
         items: Vec<String>,
     },
@@ -205,11 +205,11 @@ struct Pair {
 struct Grant {
     /// A pack's name, or sha256:DIGEST for one version of it.
     pack: String,
-    /// process, files, kv, camera, http, secrets, gpu or system.
+    /// process, files, kv, camera, http, secrets, containers, gpu or system.
     power: String,
     /// Programs (a name or an absolute path, with a shape of its arguments or without), folders, cameras (such as video0),
     /// secrets' names, or hosts: api.example.org, *.example.net:8443, http://10.0.0.5:8080; without http:// a host is
-    /// spoken to over TLS only.
+    /// spoken to over TLS only. Images: busybox:1.36, busybox:*, ghcr.io/acme/* with all below, busybox@sha256:DIGEST.
     items: Vec<String>,
     /// Lets callers set this environment variable for programs.
     #[arg(long = "env", env = "OUTHAUL_GRANT_ENV", value_name = "NAME", value_delimiter = ',')]
@@ -217,7 +217,7 @@ struct Grant {
     /// Lets callers start programs in this folder and below it.
     #[arg(long, env = "OUTHAUL_GRANT_CWD", value_name = "DIR")]
     cwd: Vec<String>,
-    /// The longest a program may run.
+    /// The longest a program, or a container, may run.
     #[arg(long, env = "OUTHAUL_GRANT_MAX_SECS", value_name = "SECONDS")]
     max_secs: Option<u64>,
     /// Grants http this method too; GET and HEAD are granted with the first host.
@@ -231,7 +231,7 @@ struct Grant {
     /// for a secret.
     #[arg(long = "header", env = "OUTHAUL_GRANT_HEADER", value_name = "NAME=VALUE")]
     headers: Vec<String>,
-    /// How many of each named program may run at once.
+    /// How many of each named program may run at once, or how many containers of the pack; 4 of these otherwise.
     #[arg(long, env = "OUTHAUL_GRANT_CONCURRENT", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     concurrent: Option<u32>,
     /// MiB a run of a named program may send before it is killed.
@@ -246,6 +246,27 @@ struct Grant {
     /// KiB of values the pack may keep; 1024 otherwise.
     #[arg(long, env = "OUTHAUL_GRANT_MAX_KIB", value_name = "KIB", value_parser = clap::value_parser!(u64).range(1..=kv::MOST_KIB))]
     max_kib: Option<u64>,
+    /// Lets containers see this folder of the machine; with :w behind it they may change it, and leave files of root there.
+    #[arg(long = "mount", env = "OUTHAUL_GRANT_MOUNT", value_name = "DIR[:w]")]
+    mounts: Vec<String>,
+    /// Lets containers join this network, such as bridge; they have none otherwise. The machine's own cannot be granted.
+    #[arg(long = "network", env = "OUTHAUL_GRANT_NETWORK", value_name = "NAME", value_delimiter = ',')]
+    networks: Vec<String>,
+    /// Leaves root in containers this capability, such as CHOWN or SETUID; it has none otherwise.
+    #[arg(long = "capability", env = "OUTHAUL_GRANT_CAPABILITY", value_name = "NAME", value_delimiter = ',')]
+    capabilities: Vec<String>,
+    /// GPUs that the pack's containers may have, all together; each is one container's at a time.
+    #[arg(long, env = "OUTHAUL_GRANT_GPUS", value_name = "N")]
+    gpus: Option<u32>,
+    /// MiB of memory one container may have; 1024 otherwise.
+    #[arg(long, env = "OUTHAUL_GRANT_MEMORY_MIB", value_name = "MIB")]
+    memory_mib: Option<u32>,
+    /// Processors one container may use, such as 0.5; 1 otherwise.
+    #[arg(long, env = "OUTHAUL_GRANT_CPUS", value_name = "N")]
+    cpus: Option<f64>,
+    /// Lets images be fetched that are not on this machine.
+    #[arg(long, env = "OUTHAUL_GRANT_PULL", value_parser = FalseyValueParser::new())]
+    pull: bool,
 }
 
 impl Grant {
@@ -258,6 +279,15 @@ impl Grant {
 
     fn items(&self) -> Items {
         let web = Web { methods: self.methods.clone(), private: self.private.clone(), headers: self.headers.clone() };
+        let room = Room {
+            mounts: self.mounts.clone(),
+            networks: self.networks.clone(),
+            capabilities: self.capabilities.clone(),
+            gpus: self.gpus,
+            memory_mib: self.memory_mib,
+            cpus: self.cpus,
+            pull: self.pull,
+        };
         Items {
             items: self.items.clone(),
             env: self.variables.clone(),
@@ -269,6 +299,7 @@ impl Grant {
             max_mib: self.max_mib,
             max_kib: self.max_kib,
             web,
+            room,
         }
     }
 }
@@ -614,6 +645,7 @@ mod tests {
             "allow wasi files /srv/data:rl --at /data --max-mib 5",
             "allow system process uname --concurrent 2 --output-mib 5",
             "allow thermal kv --max-kib 65536",
+            "allow work containers busybox ghcr.io/acme/* --mount /srv/data --mount /srv/out:w --gpus 1 --network bridge --memory-mib 512 --cpus 0.5 --pull",
             "compile-pack",
         ] {
             parse(words).expect(words);

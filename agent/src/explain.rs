@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use outhaul_home::{Home, read_optional};
-use outhaul_host::power::{files, process};
+use outhaul_host::power::{containers, files, process};
 use outhaul_host::{Grants, Power, powers_asked};
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::keys::Digest;
@@ -74,7 +74,7 @@ pub fn names() -> String {
 }
 
 fn takes_items(power: Power) -> bool {
-    matches!(power, Power::Process | Power::Camera | Power::Files)
+    matches!(power, Power::Process | Power::Camera | Power::Files | Power::Containers)
 }
 
 impl Explained {
@@ -180,6 +180,7 @@ impl Subject {
             Power::Process if !items.is_empty() => self.program(items),
             Power::Camera if !items.is_empty() => self.cameras(items, line),
             Power::Files if !items.is_empty() => self.folders(items),
+            Power::Containers if !items.is_empty() => self.images(items),
             _ => found(true, line, self.unasked(power, remark.unwrap_or_else(|| "it is granted".into())), Some(self.denial(power))),
         }
     }
@@ -268,6 +269,26 @@ impl Subject {
         )
     }
 
+    fn images(&self, items: &[String]) -> Finding {
+        let granted = self.grants.containers.as_ref().map_or(&[][..], |grant| &grant.images);
+        let mut line = self.line(Power::Containers, &[At::Key("images")]).0;
+        let mut by = String::new();
+        for item in items {
+            let image = match containers::Reference::parse(item) {
+                Ok(image) => image,
+                Err(why) => return self.found(Power::Containers, items, false, line, why, None),
+            };
+            let Some((number, pattern)) = granted.iter().enumerate().find(|(_, pattern)| pattern.covers(&image)) else {
+                let why = format!("nothing in `images` has `{image}`");
+                return self.found(Power::Containers, items, false, line, why, Some(format!("agent allow {} containers {image}", self.name)));
+            };
+            line = self.line(Power::Containers, &[At::Key("images"), At::Item(number)]).0;
+            by = pattern.to_string();
+        }
+        let remedy = format!("agent deny {} containers {by}", self.name);
+        self.found(Power::Containers, items, true, line, format!("`{by}` in `images` has it"), Some(remedy))
+    }
+
     fn found(&self, power: Power, items: &[String], allowed: bool, line: Option<usize>, why: String, remedy: Option<String>) -> Finding {
         Finding { power, items: items.to_vec(), allowed, line, why, remedy }
     }
@@ -288,6 +309,7 @@ impl Subject {
             Power::Camera => table.camera.is_some(),
             Power::Files => table.files.is_some(),
             Power::Kv => table.kv.is_some(),
+            Power::Containers => table.containers.is_some(),
             Power::Http => table.http.is_some(),
             Power::Secrets => !table.secrets.names.is_empty(),
             Power::Gpu => table.gpu.is_some(),

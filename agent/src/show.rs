@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use outhaul_home::Home;
-use outhaul_host::power::{files, http, process};
+use outhaul_host::power::{containers, files, http, process};
 use outhaul_host::{Grants, Power};
 use outhaul_protocol::error::Failure;
 use outhaul_protocol::keys::{Digest, PublicKey, SecretKey};
@@ -112,6 +112,7 @@ impl PackGrants {
                 "http": grants.http.as_deref(),
                 "secrets": grants.secrets,
                 "files": grants.files.as_ref().map(|grant| &grant.folders),
+                "containers": grants.containers.as_deref(),
             },
             "remark": self.remark,
         })
@@ -137,7 +138,25 @@ fn lines(grants: &Grants) -> Vec<(&'static str, String)> {
     lines.extend(grants.http.as_ref().map(|http| ("http", http_line(http))));
     lines.extend(Some(&grants.secrets.names).filter(|names| !names.is_empty()).map(|names| ("secrets", listed(names))));
     lines.extend(grants.kv.as_ref().map(|kv| ("kv", format!("{} KiB", kv.max_kib))));
+    lines.extend(grants.containers.as_ref().map(|containers| ("containers", containers_line(containers))));
     lines
+}
+
+fn containers_line(grant: &containers::Grant) -> String {
+    let mut text = listed(&grant.images);
+    let lists = [("mounts", listed(&grant.mounts)), ("networks", listed(&grant.networks)), ("capabilities", listed(&grant.capabilities))];
+    for (what, list) in lists.iter().filter(|(_, list)| !list.is_empty()) {
+        let _ = write!(text, "; {what} {list}");
+    }
+    if grant.gpus > 0 {
+        let _ = write!(text, "; {} GPUs", grant.gpus);
+    }
+    let _ = write!(text, "; each {} MiB, {} processors; {} at once", grant.memory_mib, grant.cpus, grant.max);
+    if let Some(secs) = grant.max_secs {
+        let _ = write!(text, ", at most {secs} s");
+    }
+    text.push_str(if grant.pull { "; images are fetched" } else { "" });
+    text
 }
 
 fn listed<T: std::fmt::Display>(list: impl IntoIterator<Item = T>) -> String {

@@ -58,6 +58,7 @@ async fn both_readers_show_and_refuse_the_same() -> Result<()> {
         camera_test_pattern: false,
         kv: None,
         outside: outhaul_host::power::http::Outside::default(),
+        containers: outhaul_host::power::containers::Config::default(),
     };
     let host = Host::new(config)?;
     let (mut shown, mut refused) = (0, 0);

@@ -18,10 +18,14 @@ pub(crate) mod v0_1 {
                 import outhaul:host/camera@0.1.0;
                 import outhaul:host/kv@0.1.0;
                 import outhaul:host/secrets@0.1.0;
+                import outhaul:host/containers@0.1.0;
             }
         ",
-        with: { "outhaul:host/process.child": crate::host_v0_1::process::ChildHandle },
+        with: {
+            "outhaul:host/process.child": crate::host_v0_1::process::ChildHandle,
+            "outhaul:host/containers.attached": crate::host_v0_1::containers::AttachedHandle,
+        },
     });
 
-    pub(crate) use outhaul::host::{camera, gpu, kv, log, output, process, secrets, system};
+    pub(crate) use outhaul::host::{camera, containers, gpu, kv, log, output, process, secrets, system};
 }

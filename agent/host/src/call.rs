@@ -77,6 +77,7 @@ impl Pack {
             log: Arc::clone(&self.log),
             label,
             kv: Arc::clone(&self.kv),
+            containers: Arc::clone(&self.containers),
             outside: Arc::clone(&self.outside),
         });
         let mut store = self.store(state);

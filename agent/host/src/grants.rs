@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::power::{camera, files, http, kv, process, secrets};
+use crate::power::{camera, containers, files, http, kv, process, secrets};
 
 /// What a pack may ask for: an interface of `outhaul:host`, or a part of WASI that reaches the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,11 +29,13 @@ pub enum Power {
     Files,
     /// Values that outlive a call.
     Kv,
+    /// Containers of the machine's own runtime.
+    Containers,
 }
 
 impl Power {
     /// All of them.
-    pub const ALL: [Power; 10] = [
+    pub const ALL: [Power; 11] = [
         Power::Output,
         Power::Log,
         Power::Process,
@@ -44,6 +46,7 @@ impl Power {
         Power::Secrets,
         Power::Files,
         Power::Kv,
+        Power::Containers,
     ];
 
     /// Its name in WIT and in `agent.toml`.
@@ -60,6 +63,7 @@ impl Power {
             Power::Secrets => "secrets",
             Power::Files => "files",
             Power::Kv => "kv",
+            Power::Containers => "containers",
         }
     }
 
@@ -72,7 +76,7 @@ impl Power {
     /// Whether a call that was not signed may use it: what only reads, and what is the call's own.
     #[must_use]
     pub fn is_shared(self) -> bool {
-        !matches!(self, Power::Process | Power::Camera | Power::Http | Power::Secrets | Power::Files | Power::Kv)
+        !matches!(self, Power::Process | Power::Camera | Power::Http | Power::Secrets | Power::Files | Power::Kv | Power::Containers)
     }
 
     /// Whether packs import it as a standard interface of WASI and not as one of `outhaul:host`.
@@ -89,6 +93,7 @@ impl Power {
             Power::Http => Some("HOST"),
             Power::Secrets => Some("NAME"),
             Power::Files => Some("FOLDER"),
+            Power::Containers => Some("IMAGE"),
             _ => None,
         }
     }
@@ -101,7 +106,7 @@ impl fmt::Display for Power {
 }
 
 /// What one pack may do. The default grants nothing but its output and log. A call keeps the grants it began with.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Grants {
     /// may read GPUs
     pub gpu: bool,
@@ -119,6 +124,8 @@ pub struct Grants {
     pub files: Option<files::Grant>,
     /// values it may keep
     pub kv: Option<kv::Grant>,
+    /// containers it may run
+    pub containers: Option<Arc<containers::Grant>>,
     /// the longest a call may run by policy; a call that reaches it ends `limit_time`, one that reaches its caller's own deadline `deadline`
     pub time: Option<Duration>,
 }

@@ -58,6 +58,7 @@ impl Typed {
             log: Arc::clone(&pack.log),
             label: String::new(),
             kv: Arc::clone(&pack.kv),
+            containers: Arc::clone(&pack.containers),
             outside: Arc::clone(&pack.outside),
         }));
         let failed = |error: wasmtime::Error| Failure::new(Code::Trap, format!("{error:#}"));

@@ -23,7 +23,7 @@ use crate::grants::Power;
 use crate::imports::{self, Imports};
 use crate::log::PackLog;
 use crate::power::http::Outside;
-use crate::power::{camera, kv};
+use crate::power::{camera, containers, kv};
 use crate::state::State;
 use crate::{host_v0_1, limits, wasi, wasi_http};
 
@@ -45,6 +45,8 @@ pub struct HostConfig {
     pub kv: Option<PathBuf>,
     /// what packs' requests and secrets go through
     pub outside: Outside,
+    /// where packs' containers run
+    pub containers: containers::Config,
 }
 
 impl fmt::Debug for HostConfig {
@@ -67,6 +69,7 @@ pub struct Host {
     memory: usize,
     camera: camera::Config,
     kv: Arc<kv::Store>,
+    containers: Arc<containers::Containers>,
     outside: Arc<Outside>,
 }
 
@@ -90,6 +93,7 @@ pub struct Pack {
     pub(crate) memory: usize,
     pub(crate) camera: camera::Config,
     pub(crate) kv: Arc<kv::Store>,
+    pub(crate) containers: Arc<containers::Containers>,
     pub(crate) outside: Arc<Outside>,
     pub(crate) log: Arc<PackLog>,
 }
@@ -113,8 +117,14 @@ impl Host {
             memory: config.memory_bytes,
             camera: camera::Config { test_pattern: config.camera_test_pattern },
             kv: Arc::new(kv::Store::new(config.kv)),
+            containers: containers::Containers::new(config.containers, &config.cache_key),
             outside: Arc::new(config.outside),
         })
+    }
+
+    /// Sees to it from now on that containers end when their time is up, those of an older start too. Needs a runtime of Tokio.
+    pub fn tend_containers(&self) {
+        self.containers.tend();
     }
 
     /// Checks, compiles (or finds compiled) and links a pack.
@@ -181,6 +191,7 @@ impl Host {
             memory: self.memory,
             camera: self.camera,
             kv: Arc::clone(&self.kv),
+            containers: Arc::clone(&self.containers),
             outside: Arc::clone(&self.outside),
         }))
     }

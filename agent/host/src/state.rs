@@ -14,7 +14,7 @@ use crate::grants::{Grants, Power, not_granted, not_shared};
 use crate::limits;
 use crate::log::PackLog;
 use crate::power::http::Outside;
-use crate::power::{camera, files, kv};
+use crate::power::{camera, containers, files, kv};
 use crate::sink::Sink;
 use crate::stream::HostStream;
 use crate::wasi;
@@ -29,6 +29,7 @@ pub(crate) struct State {
     pub(crate) log: Arc<PackLog>,
     pub(crate) label: String,
     pub(crate) kv: Arc<kv::Store>,
+    pub(crate) containers: Arc<containers::Containers>,
     pub(crate) outside: Arc<Outside>,
     /// the first refusal that WASI's errors had no room for
     pub(crate) hint: wasi::filesystem::Refusal,
@@ -56,6 +57,7 @@ pub(crate) struct Brought {
     pub(crate) log: Arc<PackLog>,
     pub(crate) label: String,
     pub(crate) kv: Arc<kv::Store>,
+    pub(crate) containers: Arc<containers::Containers>,
     pub(crate) outside: Arc<Outside>,
 }
 
@@ -88,6 +90,7 @@ impl State {
             log: brought.log,
             label: brought.label,
             kv: brought.kv,
+            containers: brought.containers,
             outside: brought.outside,
             hint: wasi::filesystem::Refusal::default(),
             left_out: None,
@@ -119,6 +122,7 @@ impl State {
             Power::Camera => grants.camera.is_some(),
             Power::Files => grants.files.is_some(),
             Power::Kv => grants.kv.is_some(),
+            Power::Containers => grants.containers.is_some(),
         };
         if self.shared_only && !power.is_shared() {
             return Err(self.deny(not_shared(power)));

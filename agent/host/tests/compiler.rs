@@ -30,6 +30,7 @@ fn host() -> Host {
         camera_test_pattern: false,
         kv: None,
         outside: outhaul_host::power::http::Outside::default(),
+        containers: outhaul_host::power::containers::Config::default(),
     })
     .expect("a host")
 }

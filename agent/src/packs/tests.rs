@@ -86,6 +86,7 @@ fn test_host(dir: &Path) -> Host {
         camera_test_pattern: false,
         kv: None,
         outside: outhaul_host::power::http::Outside::default(),
+        containers: outhaul_host::power::containers::Config::default(),
     };
     Host::new(config).expect("a host")
 }

@@ -4,6 +4,7 @@
 //! This version stays as it is once it is released; the next one is a module beside it.
 
 pub(crate) mod camera;
+pub(crate) mod containers;
 pub(crate) mod gpu;
 pub(crate) mod kv;
 pub(crate) mod log;
@@ -39,6 +40,7 @@ pub(crate) fn link(linker: &mut Linker<State>, kind: Kind) -> wasmtime::Result<(
             Power::Camera => camera::link(interface, kind)?,
             Power::Kv => kv::link(interface)?,
             Power::Secrets => secrets::link(interface)?,
+            Power::Containers => containers::link(interface, kind)?,
             // WASI has them.
             Power::Http | Power::Files => {}
         }

@@ -4,9 +4,11 @@
 //! A power that needs a grant takes the pack's name and its grant with each request, never from ambient state, so that a call keeps
 //! the grants it began with. A refusal is a sentence that ends with the command that would lift it.
 //!
-//! `gpu`, `system`, `camera`, `files`, `kv` and `secrets` block: run them on a blocking thread. `process` and `http` are async.
+//! `gpu`, `system`, `camera`, `files`, `kv` and `secrets` block: run them on a blocking thread. `process`, `http` and `containers`
+//! are async.
 
 pub mod camera;
+pub mod containers;
 pub mod files;
 pub mod gpu;
 pub mod http;

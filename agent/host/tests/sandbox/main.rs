@@ -1,12 +1,14 @@
 //! The sandbox against the packs in `plugins/dist`: what runs, what is refused, and what hurts nobody but itself.
 
 mod ceilings;
+mod containers;
 mod crafted;
 mod files;
 mod greed;
 mod kv;
 mod loading;
 mod outside;
+mod podman;
 mod powers;
 mod streams;
 mod support;

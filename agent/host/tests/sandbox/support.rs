@@ -32,6 +32,7 @@ pub(crate) fn config() -> HostConfig {
         camera_test_pattern: true,
         kv: None,
         outside: crate::outside::outside(),
+        containers: outhaul_host::power::containers::Config::default(),
     }
 }
 

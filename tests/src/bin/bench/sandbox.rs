@@ -52,6 +52,7 @@ async fn sandboxes(effort: Effort) -> Result<Vec<Row>> {
         camera_test_pattern: false,
         kv: None,
         outside: outhaul_host::power::http::Outside::default(),
+        containers: outhaul_host::power::containers::Config::default(),
     })?;
     let devices = host.load(Bytes::from(std::fs::read(pack("fixtures/devices"))?)).await?;
     let (typed, grants, all) = (Typed::bind(&devices)?, Arc::new(Grants::default()), Arc::new(every_grant()?));
@@ -97,6 +98,7 @@ fn every_grant() -> Result<Grants> {
         secrets: serde_json::from_value(json!(["api_token"]))?,
         files: Some(files::Grant { folders: serde_json::from_value(json!([{"path": "/tmp", "read": true}]))?, keep_out: Vec::new() }),
         kv: Some(kv::Grant { max_kib: kv::USUAL_KIB, owner: "bench".into() }),
+        containers: Some(Arc::new(serde_json::from_value(json!({"images": ["ghcr.io/acme/*"], "mounts": ["/srv:r"]}))?)),
         time: Some(Duration::from_secs(60)),
     })
 }
