@@ -280,7 +280,14 @@ impl Subject {
             };
             let Some((number, pattern)) = granted.iter().enumerate().find(|(_, pattern)| pattern.covers(&image)) else {
                 let why = format!("nothing in `images` has `{image}`");
-                return self.found(Power::Containers, items, false, line, why, Some(format!("agent allow {} containers {image}", self.name)));
+                return self.found(
+                    Power::Containers,
+                    items,
+                    false,
+                    line,
+                    why,
+                    Some(format!("agent allow {} containers {image}", self.name)),
+                );
             };
             line = self.line(Power::Containers, &[At::Key("images"), At::Item(number)]).0;
             by = pattern.to_string();
@@ -415,6 +422,10 @@ files = [
   { path = "/srv/data", read = true, list = true },
   { path = "/srv/data/in", create = true },
 ]
+containers = { images = [
+  "ghcr.io/acme/*",
+  "busybox:1.*",
+] }
 
 [packs.gpu]
 digest = "0707070707070707070707070707070707070707070707070707070707070707"
@@ -443,6 +454,8 @@ camera = true
             said("camera", Some("files"), &["/srv/data/x:r"]),
             said("camera", Some("files"), &["/srv/data/in/x:w"]),
             said("camera", Some("files"), &["/etc"]),
+            said("camera", Some("containers"), &["busybox:1.36"]),
+            said("camera", Some("containers"), &["ghcr.io/acme/worker:2", "ghcr.io/evil/worker:2"]),
         ];
         insta::assert_snapshot!(all.join("\n"));
     }

@@ -120,7 +120,13 @@ impl Secret for CacheKey {
 
 /// A host as an agent's configuration has it. Containers are told from those of other agents by the name of its node. Compiled code is kept in a folder, with the key that signs it, or nowhere; what packs keep, in
 /// another.
-pub(crate) fn host(folder: Option<&Path>, config: &AgentConfig, outside: Outside, kv: Option<PathBuf>, node: String) -> Result<Host, Failure> {
+pub(crate) fn host(
+    folder: Option<&Path>,
+    config: &AgentConfig,
+    outside: Outside,
+    kv: Option<PathBuf>,
+    node: String,
+) -> Result<Host, Failure> {
     let key = match folder {
         Some(folder) => outhaul_home::load_or_create_secret_key(&folder.join("cache.key"), || CacheKey(Zeroizing::new(random())))?.0,
         None => CacheKey(Zeroizing::new(random())),
@@ -149,7 +155,9 @@ impl PackSet {
         let key = agent.join("agent.key");
         let node = if key.exists() { outhaul_home::read_secret_key::<SecretKey>(&key)?.id().to_string() } else { "unpaired".into() };
         let host = host(Some(&agent), config, outside::of(home), kv, node)?;
-        host.tend_containers();
+        if config.packs.values().any(|pack| pack.containers.is_some()) {
+            host.tend_containers();
+        }
         PackSet::with(host, Shelf::new(&agent), trust).await
     }
 

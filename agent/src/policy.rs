@@ -85,7 +85,13 @@ impl Policy {
     }
 
     /// What containers a pack may run, and as whose: they belong to the table that grants them, as kept values do.
-    fn contained(&self, pack: &str, digest: Digest, named: Option<&PackPolicy>, of_digest: Option<&PackPolicy>) -> Option<containers::Grant> {
+    fn contained(
+        &self,
+        pack: &str,
+        digest: Digest,
+        named: Option<&PackPolicy>,
+        of_digest: Option<&PackPolicy>,
+    ) -> Option<containers::Grant> {
         let said = |table: Option<&PackPolicy>| table.and_then(|table| table.containers.clone()).filter(|grant| !grant.images.is_empty());
         let (by_name, by_digest) = (said(named), said(of_digest));
         let owner = owner(pack, digest, named.filter(|_| by_name.is_some()));
@@ -370,7 +376,9 @@ mod tests {
             "[packs.system]\ncontainers = {{ images = [\"busybox\"] }}\n[packs.gpu]\ncontainers = {{ images = [], gpus = 1 }}\n\
              [packs.\"sha256:{other}\"]\ncontainers = {{ images = [\"alpine\"], max = 2 }}"
         ));
-        let granted = |pack: &str, digest: &[u8; 32], embedded| policy.grants(pack, digest, embedded).containers.map(|grant| (grant.owner.clone(), grant.max));
+        let granted = |pack: &str, digest: &[u8; 32], embedded| {
+            policy.grants(pack, digest, embedded).containers.map(|grant| (grant.owner.clone(), grant.max))
+        };
         assert_eq!(granted("system", &MINE, true), Some(("name-system".into(), 4)));
         assert_eq!(granted("system", &OTHER, true), Some(("name-system".into(), 2)));
         assert_eq!(granted("other", &OTHER, false), Some((format!("sha256-{other}"), 2)));

@@ -99,7 +99,8 @@ pub(super) fn deny(table: &mut dyn TableLike, items: &Items) -> Result<(), Failu
     if images.is_empty() && !room.is_empty() {
         return Ok(());
     }
-    let gone = |item: &Value| item.as_str().and_then(|text| Pattern::parse(text).ok()).is_none_or(|known| images.contains(&known.to_string()));
+    let gone =
+        |item: &Value| item.as_str().and_then(|text| Pattern::parse(text).ok()).is_none_or(|known| images.contains(&known.to_string()));
     if let Some(list) = containers.get_mut("images").and_then(Item::as_array_mut) {
         list.retain(|item| !images.is_empty() && !gone(item));
         super::close_up(list);

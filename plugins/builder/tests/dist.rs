@@ -43,7 +43,12 @@ const EXPECTED: &[(&str, &str, &[&str], bool)] = &[
         false,
     ),
     ("fixtures/kv", "fixture:kv/keep@0.1.0", &["kv"], false),
-    ("fixtures/containers", "fixture:containers/work@0.1.0", &["output", "containers"], false),
+    (
+        "fixtures/containers",
+        "fixture:containers/work@0.1.0",
+        &["output", "containers"],
+        false,
+    ),
     (
         "fixtures/nested-option",
         "fixture:nested-option/nested@0.1.0",

@@ -49,7 +49,9 @@ pub(super) fn link(interface: &mut Interface<'_>, kind: Kind) -> wasmtime::Resul
 
 fn link_waiting(interface: &mut Interface<'_>) -> wasmtime::Result<()> {
     interface.func_wrap_concurrent("run", |accessor, (spec,): (Spec,)| {
-        Box::pin(long(accessor, move |asked: Asked| async move { asked.containers.run(&asked.pack, asked.grant()?, spec.into()).await.map(Container::from) }))
+        Box::pin(long(accessor, move |asked: Asked| async move {
+            asked.containers.run(&asked.pack, asked.grant()?, spec.into()).await.map(Container::from)
+        }))
     })?;
     interface.func_wrap_concurrent("stop", |accessor, (id, grace): (String, u32)| {
         Box::pin(long(accessor, move |asked: Asked| async move { asked.containers.stop(&asked.pack, asked.grant()?, &id, grace).await }))
@@ -82,10 +84,9 @@ fn link_streams(interface: &mut Interface<'_>) -> wasmtime::Result<()> {
     interface.func_wrap_concurrent("exec", |accessor, (id, program, stdin): (String, Program, Option<StreamReader<u8>>)| {
         Box::pin(async move {
             let wanted = stdin.is_some();
-            let opened = ask(accessor, |asked| async move {
-                asked.containers.exec(&asked.pack, asked.grant()?, &id, program.into(), wanted).await
-            })
-            .await;
+            let opened =
+                ask(accessor, |asked| async move { asked.containers.exec(&asked.pack, asked.grant()?, &id, program.into(), wanted).await })
+                    .await;
             Ok((adopt(accessor, opened, stdin)?,))
         })
     })
@@ -113,7 +114,10 @@ impl Asked {
 type Answer<'a, T> = Box<dyn Future<Output = wasmtime::Result<(Result<T, ContainersError>,)>> + Send + 'a>;
 
 /// A question that is answered soon, on both engines.
-fn short<'a, T: Send + 'static, F>(mut store: StoreContextMut<'a, State>, question: impl FnOnce(Asked) -> F + Send + 'static) -> Answer<'a, T>
+fn short<'a, T: Send + 'static, F>(
+    mut store: StoreContextMut<'a, State>,
+    question: impl FnOnce(Asked) -> F + Send + 'static,
+) -> Answer<'a, T>
 where
     F: Future<Output = Result<T, power::ContainersError>> + Send + 'static,
 {

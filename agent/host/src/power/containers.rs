@@ -15,8 +15,11 @@ mod dial;
 mod gpus;
 mod grant;
 mod image;
+mod kernel;
+mod libpod;
 mod made;
 mod owned;
+mod types;
 mod watch;
 
 use std::fmt;
@@ -25,11 +28,8 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bollard::models::ContainerInspectResponse;
-use bollard::query_parameters::{
-    InspectContainerOptions, ListImagesOptions, RemoveContainerOptions, StatsOptions, StopContainerOptions, WaitContainerOptions,
-};
+use bollard::query_parameters::{ListImagesOptions, RemoveContainerOptions, StatsOptions, StopContainerOptions, WaitContainerOptions};
 use futures_util::StreamExt as _;
-use thiserror::Error;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
@@ -37,146 +37,12 @@ pub use attach::{Attached, Exec, Input, Streams};
 pub use gpus::{Driver, Gpus, Wanted};
 pub use grant::{Capability, Folder, Grant, Network};
 pub use image::{Pattern, Reference};
+pub use types::{Container, ContainersError, Image, Mount, Spec, State, Stats};
 
 use self::dial::{Failed, Runtime, timed};
 use self::owned::{CREATED, Listed, NAME, Sealer};
 use crate::limits::{ATTACHED, RUNTIME_TIME, STATS_TIME, STOP_SECS, WAIT_TIME};
 use crate::power::shown;
-
-/// Why nothing came of a request. Each text is a whole sentence for people.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum ContainersError {
-    /// Policy does not allow it; says how the owner would.
-    #[error("{0}")]
-    Denied(String),
-    /// This machine has no container runtime, or it does not answer.
-    #[error("{0}")]
-    NoRuntime(String),
-    /// The pack has no such container; or an image, folder or GPU is not here.
-    #[error("{0}")]
-    NotFound(String),
-    /// A name or a GPU is taken.
-    #[error("{0}")]
-    Conflict(String),
-    /// As many as policy lets the pack have.
-    #[error("{0}")]
-    Limit(String),
-    /// The request makes no sense, or the runtime refused it.
-    #[error("{0}")]
-    Failed(String),
-}
-
-/// What a pack asks to run.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Spec {
-    /// The image.
-    pub image: String,
-    /// What the pack calls the container.
-    pub name: Option<String>,
-    /// Instead of the image's.
-    pub entrypoint: Option<Vec<String>>,
-    /// The program's arguments; the image's own when empty.
-    pub command: Vec<String>,
-    /// Variables beside the image's.
-    pub env: Vec<(String, String)>,
-    /// Who runs it, of the container's users.
-    pub user: Option<String>,
-    /// Where it starts, in the container.
-    pub workdir: Option<String>,
-    /// Folders of the machine.
-    pub mounts: Vec<Mount>,
-    /// GPUs.
-    pub gpus: Wanted,
-    /// MiB of memory; as much as policy gives when absent.
-    pub memory_mib: Option<u32>,
-    /// Processors; as many as policy gives when absent.
-    pub cpus: Option<f64>,
-    /// MiB of shared memory, which counts as memory.
-    pub shm_mib: Option<u32>,
-    /// Its network; none when absent.
-    pub network: Option<String>,
-    /// Whether it is removed when it ends.
-    pub remove: bool,
-}
-
-/// A folder or file of the machine in a container.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Mount {
-    /// Where it is.
-    pub source: String,
-    /// Where the container sees it.
-    pub target: String,
-    /// Whether the container may change it.
-    pub writable: bool,
-}
-
-impl Wanted {
-    /// How many.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        match self {
-            Wanted::None => 0,
-            Wanted::Count(count) => u64::from(*count),
-            Wanted::Uuids(uuids) => uuids.len() as u64,
-        }
-    }
-}
-
-/// What a container is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// Made, not started.
-    Created,
-    /// At work.
-    Running,
-    /// Held.
-    Paused,
-    /// Done.
-    Ended,
-}
-
-/// A container of a pack.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Container {
-    /// 64 digits.
-    pub id: String,
-    /// What the pack calls it.
-    pub name: String,
-    /// Its image, written out.
-    pub image: String,
-    /// What it is doing.
-    pub state: State,
-    /// When it was made, in Unix seconds.
-    pub created: u64,
-    /// The status it ended with.
-    pub exit_code: Option<i32>,
-    /// The GPUs it was given, by UUID.
-    pub gpus: Vec<String>,
-}
-
-/// What a container uses now.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Stats {
-    /// Percent of one processor.
-    pub cpu_percent: f64,
-    /// Bytes.
-    pub memory_used: u64,
-    /// Bytes it may have.
-    pub memory_limit: Option<u64>,
-    /// Processes and threads.
-    pub processes: Option<u64>,
-}
-
-/// An image that is on this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Image {
-    /// Its name, written out.
-    pub reference: String,
-    /// `sha256:` and 64 digits, of its settings.
-    pub id: String,
-    /// Bytes.
-    pub size: u64,
-}
 
 /// How the power is set up.
 #[derive(Debug, Clone)]
@@ -284,11 +150,11 @@ impl Containers {
     /// One container.
     pub async fn inspect(&self, grant: &Grant, word: &str) -> Result<Container, ContainersError> {
         let (runtime, listed) = self.find(grant, word).await?;
-        let code = match listed.state {
-            State::Ended => inspected(&runtime, &listed.id).await.map_err(|failed| unknown(failed, word))?,
-            _ => return Ok(container(&listed, listed.state, None)),
-        };
-        Ok(container(&listed, State::Ended, self::code(&code)))
+        if listed.state != State::Ended {
+            return Ok(container(&listed, listed.state, None));
+        }
+        let made = inspected(&runtime, &listed.id).await.map_err(|failed| unknown(failed, word))?;
+        Ok(container(&listed, State::Ended, code(&made)))
     }
 
     /// Asks a container to end, and kills it when it has not within so many seconds.
@@ -404,14 +270,17 @@ fn unknown(failed: Failed, word: &str) -> ContainersError {
 }
 
 async fn inspected(runtime: &Runtime, id: &str) -> Result<ContainerInspectResponse, Failed> {
-    let link = runtime.link().map_err(|error| Failed::Other(error.to_string()))?;
-    timed(RUNTIME_TIME, link.docker.inspect_container(id, None::<InspectContainerOptions>)).await
+    runtime.get(&format!("/containers/{id}/json")).await
 }
 
 fn ended(made: &ContainerInspectResponse) -> bool {
     use bollard::models::ContainerStateStatusEnum as Status;
     let status = made.state.as_ref().and_then(|state| state.status);
-    matches!(status, Some(Status::EXITED | Status::DEAD | Status::REMOVING)) || (status.is_none() && !runs(made))
+    match status {
+        Some(Status::EXITED | Status::DEAD | Status::REMOVING) => true,
+        None | Some(Status::EMPTY) => !runs(made),
+        Some(_) => false,
+    }
 }
 
 fn runs(made: &ContainerInspectResponse) -> bool {
@@ -444,3 +313,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Containers
         Err(source) => Err(ContainersError::Failed(format!("a look at this machine was cut short: {source}"))),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,12 +8,15 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 /// The image.
 pub(crate) const IMAGE: &str = "docker.io/library/busybox:1";
+/// Where files lie that say which devices there are; this one is empty after a restart.
+const CDI: &str = "/run/cdi";
 /// The programs in it.
-const PROGRAMS: [&str; 14] = ["sh", "cat", "sleep", "echo", "ls", "id", "env", "head", "yes", "mkdir", "touch", "grep", "wc", "chown"];
+const PROGRAMS: [&str; 15] =
+    ["sh", "true", "cat", "sleep", "echo", "ls", "id", "env", "head", "yes", "mkdir", "touch", "grep", "wc", "chown"];
 /// What its containers need on machines with small limits.
 const CONF: &str = "[containers]\ndefault_ulimits = [\"nofile=1000:1000\", \"nproc=1000:1000\"]\n";
 const ENGINE: &str = "[engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n";
@@ -44,12 +47,33 @@ impl Podman {
         assert!(listening, "podman ended before it listened");
         // Read to its end, so that it never waits for us.
         std::thread::spawn(move || log.for_each(drop));
-        Some(Podman { folder, service })
+        let podman = Podman { folder, service };
+        podman.offer_gpus();
+        Some(podman)
     }
 
     /// Where it answers.
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("sock")
+    }
+
+    /// The GPUs that it can hand over: names without a device behind them, which set a variable.
+    pub(crate) fn gpus(&self) -> Vec<String> {
+        let name = self.folder.path().file_name().and_then(|name| name.to_str()).expect("a name").replace('.', "");
+        [1, 2].map(|number| format!("GPU-{name}-{number}")).into()
+    }
+
+    /// Writes them down where container runtimes look for devices.
+    fn offer_gpus(&self) {
+        let devices: Vec<Json> =
+            self.gpus().into_iter().map(|uuid| json!({"name": uuid, "containerEdits": {"env": [format!("LENT={uuid}")]}})).collect();
+        std::fs::create_dir_all(CDI).expect("made");
+        let text = json!({"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "devices": devices}).to_string();
+        std::fs::write(self.offered(), text).expect("written");
+    }
+
+    fn offered(&self) -> PathBuf {
+        Path::new(CDI).join(format!("outhaul-{}.json", self.gpus()[0]))
     }
 
     /// A folder beside its store.
@@ -79,6 +103,7 @@ impl Podman {
 impl Drop for Podman {
     fn drop(&mut self) {
         let _ = command(self.folder.path()).args(["rm", "--all", "--force", "--time", "0"]).output();
+        let _ = std::fs::remove_file(self.offered());
         let _ = self.service.kill();
         let _ = self.service.wait();
     }

@@ -15,7 +15,7 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::io::AsyncWrite;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
-use super::dial::{Failed, Link, Runtime, timed};
+use super::dial::{Failed, Link, Runtime, overrun, timed};
 use super::{Containers, ContainersError, Grant, create, unknown};
 use crate::limits::{CONTAINER_SPEC, RUNTIME_TIME};
 
@@ -138,7 +138,8 @@ fn well_formed(exec: &Exec) -> Result<(), ContainersError> {
     if exec.argv.first().is_none_or(String::is_empty) {
         return failed("`argv` names no program");
     }
-    let bytes: usize = exec.argv.iter().map(String::len).sum::<usize>() + exec.env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    let bytes: usize =
+        exec.argv.iter().map(String::len).sum::<usize>() + exec.env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
     if bytes > CONTAINER_SPEC {
         return failed("a program is described in fewer bytes");
     }
@@ -194,9 +195,12 @@ impl Pump {
             };
             let (to, bytes) = match next {
                 None => break None,
+                Some(Err(_)) if self.link.is_overrun() => break Some(Failed::Other(overrun()).plain()),
                 Some(Err(error)) => break Some(Failed::from(error).plain()),
                 Some(Ok(LogOutput::StdErr { message })) => (&self.stderr, message),
-                Some(Ok(LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message })) => (&self.stdout, message),
+                Some(Ok(LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message })) => {
+                    (&self.stdout, message)
+                }
             };
             self.link.go_on();
             // One that nobody reads any more is thrown away, so that the other one goes on.

@@ -51,7 +51,9 @@ fn namespaces(host: &HostConfig, asked: &Permitted) -> Option<String> {
         ("inter-process communication", &host.ipc_mode, &["", "none", "private", "shareable"]),
         ("host name", &host.uts_mode, &["", "private"]),
     ];
-    if let Some((what, mode, _)) = modes.into_iter().find(|(_, mode, good)| mode.as_ref().is_some_and(|mode| !good.contains(&mode.as_str()))) {
+    if let Some((what, mode, _)) =
+        modes.into_iter().find(|(_, mode, good)| mode.as_ref().is_some_and(|mode| !good.contains(&mode.as_str())))
+    {
         return Some(format!("its {what} are `{}`", shown(mode.as_deref().unwrap_or_default())));
     }
     if let Some(mode) = host.userns_mode.as_ref().filter(|mode| mode.as_str() == "host" || mode.contains(':')) {
@@ -128,7 +130,8 @@ mod tests {
     use super::*;
 
     fn asked() -> Permitted {
-        let grant: Grant = serde_json::from_value(json!({"images": ["busybox"], "memory_mib": 64, "capabilities": ["CHOWN"], "gpus": 1})).expect("a grant");
+        let grant: Grant = serde_json::from_value(json!({"images": ["busybox"], "memory_mib": 64, "capabilities": ["CHOWN"], "gpus": 1}))
+            .expect("a grant");
         let spec = Spec { image: "busybox".into(), gpus: Wanted::Count(1), ..Spec::default() };
         create::judge("x", &grant, &[], spec).expect("granted")
     }
@@ -158,15 +161,36 @@ mod tests {
     #[test]
     fn every_way_to_be_more_than_was_asked_is_seen() {
         let changes = [
-            ("Privileged", json!(true)), ("Privileged", Json::Null), ("CapAdd", json!(["SYS_ADMIN"])), ("CapAdd", json!(["CAP_SYS_PTRACE"])),
-            ("SecurityOpt", json!(["no-new-privileges", "seccomp=unconfined"])), ("SecurityOpt", json!(["no-new-privileges", "label=disable"])),
-            ("SecurityOpt", json!([])), ("SecurityOpt", json!(["no-new-privileges:false"])), ("PidMode", json!("host")),
-            ("PidMode", json!("container:abc")), ("IpcMode", json!("host")), ("IpcMode", json!("container:abc")), ("UTSMode", json!("host")),
-            ("UsernsMode", json!("host")), ("CgroupnsMode", json!("host")), ("NetworkMode", json!("host")), ("NetworkMode", json!("container:abc")),
-            ("NetworkMode", json!("bridge")), ("VolumesFrom", json!(["other"])), ("Links", json!(["other:x"])), ("Memory", json!(0)),
-            ("PidsLimit", json!(0)), ("PidsLimit", json!(-1)), ("PublishAllPorts", json!(true)), ("Devices", json!([{"PathOnHost": "/dev/sda"}])),
-            ("DeviceCgroupRules", json!(["c *:* rwm"])), ("DeviceRequests", json!([{"DeviceIDs": ["GPU-1", "GPU-2"]}])),
-            ("DeviceRequests", json!([{"DeviceIDs": [], "Count": -1}])), ("DeviceRequests", Json::Null), ("MaskedPaths", json!([])),
+            ("Privileged", json!(true)),
+            ("Privileged", Json::Null),
+            ("CapAdd", json!(["SYS_ADMIN"])),
+            ("CapAdd", json!(["CAP_SYS_PTRACE"])),
+            ("SecurityOpt", json!(["no-new-privileges", "seccomp=unconfined"])),
+            ("SecurityOpt", json!(["no-new-privileges", "label=disable"])),
+            ("SecurityOpt", json!([])),
+            ("SecurityOpt", json!(["no-new-privileges:false"])),
+            ("PidMode", json!("host")),
+            ("PidMode", json!("container:abc")),
+            ("IpcMode", json!("host")),
+            ("IpcMode", json!("container:abc")),
+            ("UTSMode", json!("host")),
+            ("UsernsMode", json!("host")),
+            ("CgroupnsMode", json!("host")),
+            ("NetworkMode", json!("host")),
+            ("NetworkMode", json!("container:abc")),
+            ("NetworkMode", json!("bridge")),
+            ("VolumesFrom", json!(["other"])),
+            ("Links", json!(["other:x"])),
+            ("Memory", json!(0)),
+            ("PidsLimit", json!(0)),
+            ("PidsLimit", json!(-1)),
+            ("PublishAllPorts", json!(true)),
+            ("Devices", json!([{"PathOnHost": "/dev/sda"}])),
+            ("DeviceCgroupRules", json!(["c *:* rwm"])),
+            ("DeviceRequests", json!([{"DeviceIDs": ["GPU-1", "GPU-2"]}])),
+            ("DeviceRequests", json!([{"DeviceIDs": [], "Count": -1}])),
+            ("DeviceRequests", Json::Null),
+            ("MaskedPaths", json!([])),
         ];
         for (field, value) in changes {
             let mut made = good();

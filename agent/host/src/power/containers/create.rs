@@ -8,6 +8,8 @@ use bollard::models::{
     MountBindOptionsPropagationEnum as Propagation, MountType, RestartPolicy, RestartPolicyNameEnum,
 };
 
+use serde_json::{Value as Json, json};
+
 use super::grant::{Folder, Grant, Network, is_name, never};
 use super::image::Reference;
 use super::{ContainersError, Spec, Wanted};
@@ -50,7 +52,8 @@ pub(super) fn judge(pack: &str, grant: &Grant, keep_out: &[PathBuf], spec: Spec)
     let image = policy.image(&spec.image)?;
     well_formed(&spec)?;
     let network = policy.network(spec.network.as_deref())?;
-    let memory_mib = policy.within("memory", "--memory-mib", f64::from(spec.memory_mib.unwrap_or(grant.memory_mib)), f64::from(grant.memory_mib))?;
+    let memory_mib =
+        policy.within("memory", "--memory-mib", f64::from(spec.memory_mib.unwrap_or(grant.memory_mib)), f64::from(grant.memory_mib))?;
     let cpus = policy.within("processors", "--cpus", spec.cpus.unwrap_or(grant.cpus), grant.cpus)?;
     let shm_mib = spec.shm_mib.unwrap_or(CONTAINER_SHM_MIB.min(grant.memory_mib));
     let shm_mib = policy.within("shared memory", "--memory-mib", f64::from(shm_mib), f64::from(grant.memory_mib))?;
@@ -123,7 +126,10 @@ impl Judge<'_> {
         }
         match wanted <= most {
             true => Ok(wanted),
-            false => Err(self.denied(&format!("give a container that much {what}: {wanted}, where {most} is the most"), &format!("{flag} {wanted}"))),
+            false => {
+                Err(self
+                    .denied(&format!("give a container that much {what}: {wanted}, where {most} is the most"), &format!("{flag} {wanted}")))
+            }
         }
     }
 
@@ -151,7 +157,9 @@ impl Judge<'_> {
         let remedy = format!("--mount {}", shell_word(&format!("{}:{letter}", mount.source)));
         let denied = || self.denied(&format!("let containers {verb} `{said}`"), &remedy);
         // Before the disk is asked, so that a pack cannot ask what there is where nothing is granted.
-        if source.components().any(|step| step == Component::ParentDir) || !self.grant.mounts.iter().any(|folder| source.starts_with(&folder.path)) {
+        if source.components().any(|step| step == Component::ParentDir)
+            || !self.grant.mounts.iter().any(|folder| source.starts_with(&folder.path))
+        {
             return Err(denied());
         }
         let real = std::fs::canonicalize(source).map_err(|error| ContainersError::NotFound(format!("`{said}`: {error}")))?;
@@ -164,7 +172,9 @@ impl Judge<'_> {
             return Err(ContainersError::Denied(format!("containers may never see `{said}`: {why}")));
         }
         if keep_out.iter().any(|own| real.starts_with(own) || own.starts_with(&real)) {
-            return Err(ContainersError::Denied(format!("containers may never see `{said}`: it holds what is the agent's or the container runtime's own")));
+            return Err(ContainersError::Denied(format!(
+                "containers may never see `{said}`: it holds what is the agent's or the container runtime's own"
+            )));
         }
         if !std::fs::metadata(&real).is_ok_and(|meta| meta.is_dir() || meta.is_file()) {
             return Err(ContainersError::Denied(format!("containers may never see `{said}`: it is neither a folder nor a file")));
@@ -176,7 +186,9 @@ impl Judge<'_> {
     /// The runtime looks a path up again after us. Who may write beside it could put a link in its place in between, and containers may
     /// write wherever a folder is granted so: what lies deeper in one cannot be mounted by itself.
     fn steady(&self, real: &Path, said: &str) -> Result<(), ContainersError> {
-        let inside = |folder: &Folder| folder.writable && std::fs::canonicalize(&folder.path).is_ok_and(|path| real.starts_with(&path) && real != path);
+        let inside = |folder: &Folder| {
+            folder.writable && std::fs::canonicalize(&folder.path).is_ok_and(|path| real.starts_with(&path) && real != path)
+        };
         match self.grant.mounts.iter().find(|folder| inside(folder)) {
             None => Ok(()),
             Some(folder) => Err(ContainersError::Denied(format!(
@@ -211,7 +223,8 @@ const HARMLESS: &str = "NVIDIA_DRIVER_CAPABILITIES";
 fn well_formed(spec: &Spec) -> Result<(), ContainersError> {
     let failed = |why: String| Err(ContainersError::Failed(why));
     let said = [Some(&spec.image), spec.name.as_ref(), spec.user.as_ref(), spec.workdir.as_ref()].into_iter().flatten();
-    let said = said.chain(spec.entrypoint.iter().flatten()).chain(&spec.command).chain(spec.env.iter().flat_map(|(name, value)| [name, value]));
+    let said =
+        said.chain(spec.entrypoint.iter().flatten()).chain(&spec.command).chain(spec.env.iter().flat_map(|(name, value)| [name, value]));
     let said = said.chain(spec.mounts.iter().flat_map(|mount| [&mount.source, &mount.target]));
     let (mut bytes, mut nul) = (0, false);
     for text in said {
@@ -243,7 +256,9 @@ pub(super) fn variables(env: &[(String, String)]) -> Result<(), ContainersError>
             return Err(ContainersError::Failed(format!("`{}` is no name for a variable", shown(name))));
         }
         if name.starts_with("NVIDIA_") && name != HARMLESS {
-            return Err(ContainersError::Denied(format!("`{name}` cannot be set: GPUs are asked for with `gpus`, so that no two containers share one")));
+            return Err(ContainersError::Denied(format!(
+                "`{name}` cannot be set: GPUs are asked for with `gpus`, so that no two containers share one"
+            )));
         }
     }
     Ok(())
@@ -280,6 +295,51 @@ impl Permitted {
         }
     }
 
+    /// The same in Podman's own words, but for name and devices.
+    pub(super) fn generator(&self, labels: HashMap<String, String>, gpus: &[String]) -> Json {
+        let own = json!({"nsmode": "private"});
+        let mut env: HashMap<&str, &str> = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let visible = gpus.join(",");
+        env.insert(VISIBLE, &visible);
+        let mut body = json!({
+            "image": self.image.to_string(),
+            "env": env,
+            "labels": labels,
+            "terminal": false,
+            "stdin": false,
+            "privileged": false,
+            "no_new_privileges": true,
+            "cap_drop": ["ALL"],
+            "cap_add": self.capabilities,
+            "pidns": own, "ipcns": own, "utsns": own, "cgroupns": own,
+            "netns": {"nsmode": if self.network == Network::NONE { "none" } else { "bridge" }},
+            "shm_size": self.shm,
+            "remove": self.remove,
+            "restart_policy": "no",
+            "log_configuration": {"driver": "k8s-file", "options": {"max-size": CONTAINER_LOG}},
+            "resource_limits": {
+                "memory": {"limit": self.memory, "swap": self.memory},
+                "cpu": {"quota": self.nano_cpus / 10_000, "period": 100_000},
+                "pids": {"limit": CONTAINER_PIDS},
+            },
+            "mounts": self.binds.iter().map(Bind::generator).collect::<Vec<_>>(),
+        });
+        if self.network != Network::NONE && self.network != "bridge" {
+            body["Networks"] = json!({self.network.clone(): {}});
+        }
+        let words =
+            [("entrypoint", self.entrypoint.clone()), ("command", Some(self.command.clone()).filter(|command| !command.is_empty()))];
+        for (key, words) in words.into_iter().filter_map(|(key, words)| Some((key, words?))) {
+            body[key] = json!(words);
+        }
+        for (key, text) in
+            [("user", &self.user), ("work_dir", &self.workdir)].into_iter().filter_map(|(key, text)| Some((key, text.as_ref()?)))
+        {
+            body[key] = json!(text);
+        }
+        body
+    }
+
     fn host(&self, gpus: &[String]) -> HostConfig {
         let log = HashMap::from([("max-size".to_owned(), CONTAINER_LOG.to_owned()), ("max-file".into(), "2".into())]);
         let requests = DeviceRequest {
@@ -314,6 +374,11 @@ impl Permitted {
 }
 
 impl Bind {
+    fn generator(&self) -> Json {
+        let options = ["rbind", "rprivate", if self.writable { "rw" } else { "ro" }];
+        json!({"type": "bind", "source": self.source, "destination": self.target, "options": options})
+    }
+
     fn mount(&self) -> Mount {
         Mount {
             typ: Some(MountType::BIND),

@@ -12,10 +12,14 @@ use std::time::Duration;
 
 use bollard::errors::Error;
 use bollard::{BollardRequest, ClientVersion, Docker};
-use http::header::{HOST, HeaderValue};
-use http::{Response, Uri};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST, HeaderValue};
+use http::{Method, Response, StatusCode, Uri};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
@@ -85,16 +89,43 @@ impl Runtime {
         Ok(Runtime { socket, version: ClientVersion { major_version, minor_version }, podman })
     }
 
+    /// Asks something by its path, in the version we speak. Answers name states that the client library does not know, and one of them
+    /// must not spoil the whole: they are said in its words.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failed> {
+        let link = self.link().map_err(|error| Failed::Other(error.to_string()))?;
+        let answer = timed(TIME, link.ask(Method::GET, &format!("/v{}{path}", self.version), Vec::new())).await?;
+        let unreadable = |_| Failed::Other("its answer cannot be read".into());
+        let mut answer: Json = serde_json::from_slice(&answer).map_err(unreadable)?;
+        match &mut answer {
+            Json::Array(list) => list.iter_mut().for_each(|item| translate(item.get_mut("State"))),
+            one => translate(one.pointer_mut("/State/Status")),
+        }
+        serde_json::from_value(answer).map_err(unreadable)
+    }
+
     /// A link for one request, or for one stream.
     pub(super) fn link(&self) -> Result<Link, ContainersError> {
         Link::new(&self.socket, &self.version)
     }
 }
 
+/// A container's state in words that all know; nothing where it is none of them.
+fn translate(state: Option<&mut Json>) {
+    let Some(Json::String(state)) = state else { return };
+    let known = match state.as_str() {
+        "stopped" => "exited",
+        "configured" | "initialized" => "created",
+        known @ ("created" | "running" | "paused" | "restarting" | "removing" | "exited" | "dead" | "stopping") => known,
+        _ => "",
+    };
+    *state = known.to_owned();
+}
+
 /// A client whose answers share one meter.
 #[derive(Debug, Clone)]
 pub(super) struct Link {
     pub(super) docker: Docker,
+    socket: PathBuf,
     meter: Meter,
 }
 
@@ -105,12 +136,35 @@ impl Link {
         let dial = move |request| dial(path.clone(), counted.clone(), request);
         // The name stands in a header that no runtime reads; the time is for the head of an answer, ours is for all of it.
         let docker = Docker::connect_with_custom_transport(dial, Some("http://localhost"), TIME.as_secs() * 2, version);
-        Ok(Link { docker: docker.map_err(|error| ContainersError::Failed(error.to_string()))?, meter })
+        Ok(Link { docker: docker.map_err(|error| ContainersError::Failed(error.to_string()))?, socket: socket.to_owned(), meter })
+    }
+
+    /// Asks something by its path, as it stands; the answer as it came.
+    pub(super) async fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, Error> {
+        let request = http::Request::builder().method(method).uri(path).header(CONTENT_TYPE, "application/json");
+        let request = request.body(bollard::body_full(body.into()))?;
+        let response = dial(self.socket.clone(), self.meter.clone(), request).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        if status.is_success() || status == StatusCode::NOT_MODIFIED {
+            return Ok(body);
+        }
+        #[derive(serde::Deserialize)]
+        struct Refusal {
+            message: String,
+        }
+        let message = serde_json::from_slice::<Refusal>(&body).map_or_else(|_| "it does not say why".into(), |refusal| refusal.message);
+        Err(Error::DockerResponseServerError { status_code: status.as_u16(), message })
+    }
+
+    /// Whether more came than may.
+    pub(super) fn is_overrun(&self) -> bool {
+        self.meter.0.load(Ordering::Relaxed) == OVERRUN
     }
 
     /// What was read so far was used up: a stream may go on.
     pub(super) fn go_on(&self) {
-        self.meter.0.store(ANSWER, Ordering::Relaxed);
+        let _ = self.meter.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| (left != OVERRUN).then_some(ANSWER));
     }
 }
 
@@ -127,7 +181,15 @@ async fn dial(path: PathBuf, meter: Meter, mut request: BollardRequest) -> Resul
     Ok(sender.send_request(request).await?)
 }
 
-/// Bytes that may still come.
+/// A meter that was passed.
+const OVERRUN: u64 = u64::MAX;
+
+/// What is said then.
+pub(super) fn overrun() -> String {
+    format!("it answered with more than {} MiB", ANSWER >> 20)
+}
+
+/// Bytes that may still come, or [`OVERRUN`].
 #[derive(Debug, Clone)]
 struct Meter(Arc<AtomicU64>);
 
@@ -141,8 +203,13 @@ impl AsyncRead for Metered {
         let before = buffer.filled().len();
         std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         let read = (buffer.filled().len() - before) as u64;
-        let counted = self.meter.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(read));
-        Poll::Ready(counted.map(drop).map_err(|_| io::Error::other(format!("it answered with more than {} MiB", ANSWER >> 20))))
+        let counted = self.meter.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            Some(if left == OVERRUN { OVERRUN } else { left.checked_sub(read).unwrap_or(OVERRUN) })
+        });
+        match counted {
+            Ok(left) if left != OVERRUN && left >= read => Poll::Ready(Ok(())),
+            _ => Poll::Ready(Err(io::Error::other(overrun()))),
+        }
     }
 }
 

@@ -38,6 +38,18 @@ pub enum Wanted {
     Uuids(Vec<String>),
 }
 
+impl Wanted {
+    /// How many.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        match self {
+            Wanted::None => 0,
+            Wanted::Count(count) => u64::from(*count),
+            Wanted::Uuids(uuids) => uuids.len() as u64,
+        }
+    }
+}
+
 /// Seconds for which a container that was made and does not run yet keeps its GPUs: another agent on this machine may be about to start
 /// it. One that died in between keeps them no longer.
 const STARTING: u64 = 120;

@@ -113,7 +113,9 @@ impl TryFrom<Written> for Grant {
         if !(0.01..=CONTAINER_CPUS).contains(&cpus) {
             return Err(format!("cpus: {cpus} is not between 0.01 and {CONTAINER_CPUS}"));
         }
-        if let Some(twice) = mounts.iter().enumerate().find(|(number, mount)| mounts[..*number].iter().any(|other| other.path == mount.path)) {
+        if let Some(twice) =
+            mounts.iter().enumerate().find(|(number, mount)| mounts[..*number].iter().any(|other| other.path == mount.path))
+        {
             return Err(format!("`{}` is named twice", twice.1.path.display()));
         }
         Ok(Grant { images, mounts, networks, gpus, memory_mib, cpus, max, max_secs, pull, capabilities, ..Grant::default() })
@@ -238,9 +240,8 @@ pub struct Capability(String);
 
 /// What images of servers that begin as root need: to hand over files and become another user. What runtimes leave root beyond that makes
 /// devices, forges packets and writes to the machine's audit log.
-const CAPABILITIES: [&str; 11] = [
-    "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
-];
+const CAPABILITIES: [&str; 11] =
+    ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"];
 
 impl Capability {
     /// Reads a capability's name, with `CAP_` before it or without.
@@ -248,7 +249,9 @@ impl Capability {
         let name = text.strip_prefix("CAP_").unwrap_or(text);
         let known = CAPABILITIES.iter().find(|known| **known == name);
         let all = || CAPABILITIES.join(", ");
-        known.map(|name| Capability((*name).to_owned())).ok_or_else(|| format!("capability `{}` cannot be granted; these can: {}", shown(text), all()))
+        known
+            .map(|name| Capability((*name).to_owned()))
+            .ok_or_else(|| format!("capability `{}` cannot be granted; these can: {}", shown(text), all()))
     }
 
     /// Its name, without `CAP_`.
@@ -281,11 +284,34 @@ mod tests {
 
     #[test]
     fn what_leads_to_the_machine_can_never_be_granted() {
-        for path in ["/", "/:w", "/proc", "/sys/fs", "/dev/shm", "/run/docker.sock", "/var/run", "/var", "/run/user/1000", "srv", "/srv/../etc", "/srv:rw"] {
+        for path in [
+            "/",
+            "/:w",
+            "/proc",
+            "/sys/fs",
+            "/dev/shm",
+            "/run/docker.sock",
+            "/var/run",
+            "/var",
+            "/run/user/1000",
+            "srv",
+            "/srv/../etc",
+            "/srv:rw",
+        ] {
             let text = format!(r#"{{"images":["busybox"],"mounts":["{path}"]}}"#);
             assert!(read(&text).is_err(), "{path}");
         }
-        for network in ["host", "container:abc", "ns:/proc/1/ns/net", "container", "default", "pasta:-T,auto", "", "a b", "slirp4netns:allow_host_loopback=true"] {
+        for network in [
+            "host",
+            "container:abc",
+            "ns:/proc/1/ns/net",
+            "container",
+            "default",
+            "pasta:-T,auto",
+            "",
+            "a b",
+            "slirp4netns:allow_host_loopback=true",
+        ] {
             assert!(Network::parse(network).is_err(), "{network}");
         }
         for capability in ["SYS_ADMIN", "ALL", "MKNOD", "NET_RAW", "sys_admin", "NET_ADMIN", "SYS_PTRACE", ""] {
@@ -296,7 +322,16 @@ mod tests {
 
     #[test]
     fn numbers_have_ranges() {
-        for wrong in [r#""gpus":99"#, r#""memory_mib":4"#, r#""cpus":0"#, r#""cpus":1e9"#, r#""max":0"#, r#""max":1000"#, r#""max_secs":0"#, r#""privileged":true"#] {
+        for wrong in [
+            r#""gpus":99"#,
+            r#""memory_mib":4"#,
+            r#""cpus":0"#,
+            r#""cpus":1e9"#,
+            r#""max":0"#,
+            r#""max":1000"#,
+            r#""max_secs":0"#,
+            r#""privileged":true"#,
+        ] {
             assert!(read(&format!(r#"{{"images":[],{wrong}}}"#)).is_err(), "{wrong}");
         }
         assert!(read(r#"{"images":[],"mounts":["/srv/a:r","/srv/a:w"]}"#).is_err());

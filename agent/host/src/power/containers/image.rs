@@ -89,7 +89,8 @@ impl Pattern {
         if let Some(path) = text.strip_suffix("/*") {
             // With a letter behind it, so that it is read as the name of something.
             let repository = repository(&format!("{path}/x")).and_then(|name| name.strip_suffix("/x").map(str::to_owned));
-            let below = repository.filter(|name| name.contains('/') && tagged(path).1.is_none_or(|port| port.contains('/')));
+            let alone = !path.contains('/') && (path.contains(['.', ':']) || path == "localhost");
+            let below = repository.filter(|_| !alone);
             let below = below.ok_or_else(|| bad("a star stands behind a registry and a path, such as ghcr.io/acme/*"))?;
             return Ok(Pattern { repository: below, versions: Versions::Below });
         }
@@ -97,7 +98,8 @@ impl Pattern {
             && let Some(begin) = tag.strip_suffix('*')
         {
             let known = begin.is_empty() || is_tag(begin);
-            let repository = repository(name).filter(|_| known).ok_or_else(|| bad("it is REGISTRY/NAME:TAG, with a star at the tag's end"))?;
+            let repository =
+                repository(name).filter(|_| known).ok_or_else(|| bad("it is REGISTRY/NAME:TAG, with a star at the tag's end"))?;
             let versions = if begin.is_empty() { Versions::Any } else { Versions::Tags(begin.to_owned()) };
             return Ok(Pattern { repository, versions });
         }
@@ -222,8 +224,23 @@ mod tests {
     #[test]
     fn what_is_no_reference_is_refused() {
         for text in [
-            "", "Busybox", "busybox:", "busybox:a b", "busybox@sha256:12", "a//b", "../etc", "a/../b", "http://x/y", "busybox:1@md5:00", "-x",
-            "a:b:c", "x\u{0}y", "busybox:.x", "ghcr.io/", "/busybox", "a@b@c",
+            "",
+            "Busybox",
+            "busybox:",
+            "busybox:a b",
+            "busybox@sha256:12",
+            "a//b",
+            "../etc",
+            "a/../b",
+            "http://x/y",
+            "busybox:1@md5:00",
+            "-x",
+            "a:b:c",
+            "x\u{0}y",
+            "busybox:.x",
+            "ghcr.io/",
+            "/busybox",
+            "a@b@c",
         ] {
             assert!(Reference::parse(text).is_err(), "{text:?}");
         }
@@ -235,7 +252,11 @@ mod tests {
         assert!(covers("busybox", "docker.io/library/busybox:latest") && !covers("busybox", "busybox:1"));
         assert!(covers("busybox:*", "busybox:1") && covers("busybox:1.*", "busybox:1.36") && !covers("busybox:1.*", "busybox:12"));
         assert!(covers("ghcr.io/acme/*", "ghcr.io/acme/deep/worker:7") && !covers("ghcr.io/acme/*", "ghcr.io/acme-evil/worker"));
-        assert!(!covers("ghcr.io/acme/*", "ghcr.io/acme") && !covers("busybox:*", "evil/busybox:1") && !covers("busybox:*", "evil.org/library/busybox"));
+        assert!(
+            !covers("ghcr.io/acme/*", "ghcr.io/acme")
+                && !covers("busybox:*", "evil/busybox:1")
+                && !covers("busybox:*", "evil.org/library/busybox")
+        );
         let (one, other) = (format!("sha256:{}", "a1".repeat(32)), format!("sha256:{}", "b2".repeat(32)));
         assert!(covers(&format!("busybox@{one}"), &format!("busybox@{one}")) && !covers(&format!("busybox@{one}"), "busybox:latest"));
         // A digest beside a granted tag is another image.
@@ -245,10 +266,14 @@ mod tests {
 
     #[test]
     fn a_pattern_is_narrow() {
-        for text in ["*", "*/*", "ghcr.io/*", "docker.io/*", "*.io/acme/x", "ghcr.io/ac*/x", "busybox:*1", "busybox:**", "", "ghcr.io/acme/*:1"] {
+        for text in
+            ["*", "*/*", "ghcr.io/*", "docker.io/*", "*.io/acme/x", "ghcr.io/ac*/x", "busybox:*1", "busybox:**", "", "ghcr.io/acme/*:1"]
+        {
             assert!(Pattern::parse(text).is_err(), "{text:?}");
         }
-        for (text, written) in [("busybox", "docker.io/library/busybox:latest"), ("acme/*", "docker.io/acme/*"), ("a/b:1.*", "docker.io/a/b:1.*")] {
+        for (text, written) in
+            [("busybox", "docker.io/library/busybox:latest"), ("acme/*", "docker.io/acme/*"), ("a/b:1.*", "docker.io/a/b:1.*")]
+        {
             assert_eq!(Pattern::parse(text).expect(text).to_string(), written);
         }
     }

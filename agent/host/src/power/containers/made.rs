@@ -12,7 +12,9 @@ use tokio::time::Instant;
 use super::create::{self, Permitted};
 use super::dial::{Failed, Link, Runtime, timed};
 use super::owned::{self, CREATED, GPUS, Listed, NAME, NODE, PACK, UNTIL};
-use super::{Container, Containers, ContainersError, Grant, Spec, State, Wanted, blocking, check, gpus, inspected, now, removed};
+use super::{
+    Container, Containers, ContainersError, Grant, Spec, State, Wanted, blocking, check, gpus, inspected, kernel, libpod, now, removed,
+};
 use crate::limits::{CONTAINERS_KEPT, PULL_TIME, RUNTIME_TIME};
 use crate::power::shown;
 
@@ -69,7 +71,13 @@ impl Containers {
     }
 
     /// Makes and starts what was judged. One at a time, so that nobody else takes the place or the GPUs it was found to have.
-    async fn make(self: &Arc<Self>, pack: &str, grant: &Grant, runtime: &Runtime, permitted: Permitted) -> Result<Container, ContainersError> {
+    async fn make(
+        self: &Arc<Self>,
+        pack: &str,
+        grant: &Grant,
+        runtime: &Runtime,
+        permitted: Permitted,
+    ) -> Result<Container, ContainersError> {
         let _making = self.making.lock().await;
         let own = self.own(runtime, grant).await?;
         room(grant, &own, &permitted)?;
@@ -88,17 +96,35 @@ impl Containers {
         ]);
         let labels = self.sealer.seal(&known, labels);
         let id = self.created(runtime, &permitted, &known, labels, &gpus).await?;
-        let unfinished = Unfinished { runtime: runtime.clone(), id: Some(id.clone()) };
-        self.looked_at(pack, runtime, &permitted, &id, &gpus).await?;
-        let started = runtime.link()?;
-        if let Err(failed) = timed(RUNTIME_TIME, started.docker.start_container(&id, None::<StartContainerOptions>)).await {
-            return Err(self.failed(failed).await);
+        if let Err(error) = self.begun(pack, runtime, &permitted, &id, &gpus).await {
+            if let Err(failed) = removed(runtime, &id).await.or_else(|failed| if failed.is_not_found() { Ok(()) } else { Err(failed) }) {
+                tracing::error!(container = %id[..12], reason = %failed.plain(), "a container that must not stay could not be removed");
+            }
+            return Err(error);
         }
-        unfinished.done();
         let image = permitted.image.to_string();
         tracing::info!(pack, container = %id[..12], name, image, gpus = gpus.join(","), mounts = permitted.binds.len(), "a container runs");
         self.watch(until);
         Ok(Container { id, name, image, state: State::Running, created: made_at, exit_code: None, gpus })
+    }
+
+    /// Starts a container that is what it was to be.
+    async fn begun(&self, pack: &str, runtime: &Runtime, asked: &Permitted, id: &str, gpus: &[String]) -> Result<(), ContainersError> {
+        let looked = match self.looked_at(runtime, asked, id, gpus).await {
+            Err(failed) => return Err(self.failed(failed).await),
+            Ok(looked) => looked,
+        };
+        if let Some(why) = looked {
+            tracing::warn!(pack, container = %id[..12], why, "the container runtime made more of a container than was asked; it is removed");
+            return Err(ContainersError::Denied(format!(
+                "the container runtime of this machine made the container otherwise than it was asked, so that it was removed: {why}"
+            )));
+        }
+        let link = runtime.link()?;
+        match timed(RUNTIME_TIME, link.docker.start_container(id, None::<StartContainerOptions>)).await {
+            Ok(()) => Ok(()),
+            Err(failed) => Err(self.failed(failed).await),
+        }
     }
 
     /// Finds GPUs that nobody has, among those that policy lets the pack have.
@@ -133,11 +159,16 @@ impl Containers {
         labels: HashMap<String, String>,
         gpus: &[String],
     ) -> Result<String, ContainersError> {
-        let options = CreateContainerOptions { name: Some(known.to_owned()), ..CreateContainerOptions::default() };
-        let link = runtime.link()?;
-        match timed(RUNTIME_TIME, link.docker.create_container(Some(options), permitted.body(labels, gpus))).await {
-            Ok(made) if owned::is_id(&made.id) => Ok(made.id),
-            Ok(made) => Err(ContainersError::Failed(format!("the container runtime made `{}`, which is no container's id", shown(&made.id)))),
+        let made = if runtime.podman && !gpus.is_empty() {
+            libpod::create(runtime, permitted, known, labels, gpus).await
+        } else {
+            let options = CreateContainerOptions { name: Some(known.to_owned()), ..CreateContainerOptions::default() };
+            let link = runtime.link()?;
+            timed(RUNTIME_TIME, link.docker.create_container(Some(options), permitted.body(labels, gpus))).await.map(|made| made.id)
+        };
+        match made {
+            Ok(id) if owned::is_id(&id) => Ok(id),
+            Ok(id) => Err(ContainersError::Failed(format!("the container runtime made `{}`, which is no container's id", shown(&id)))),
             Err(Failed::Refused(409, _)) => {
                 let name = permitted.name.clone().unwrap_or_default();
                 Err(ContainersError::Conflict(format!("the pack has a container `{}` already; remove it first", shown(&name))))
@@ -146,24 +177,22 @@ impl Containers {
         }
     }
 
-    /// What came of the request, before it does anything.
-    async fn looked_at(&self, pack: &str, runtime: &Runtime, asked: &Permitted, id: &str, gpus: &[String]) -> Result<(), ContainersError> {
-        let made = match inspected(runtime, id).await {
-            Ok(made) => made,
-            Err(failed) => return Err(self.failed(failed).await),
-        };
+    /// What is wrong with what came of the request, before it does anything.
+    async fn looked_at(&self, runtime: &Runtime, asked: &Permitted, id: &str, gpus: &[String]) -> Result<Option<String>, Failed> {
+        let mut made = inspected(runtime, id).await?;
+        if let Some(why) = check::wrong(&made, asked, gpus, runtime.podman) {
+            return Ok(Some(why));
+        }
+        // Podman leaves out of its answers what its settings mount everywhere. It can set a container up without starting it: then the
+        // kernel tells.
+        if runtime.podman {
+            libpod::init(runtime, id).await?;
+            made = inspected(runtime, id).await?;
+        }
         if made.id.as_deref() != Some(id) {
-            return Err(ContainersError::Failed("the container runtime told of another container than it made".into()));
+            return Err(Failed::Other("it told of another container than it made".into()));
         }
-        match check::wrong(&made, asked, gpus, runtime.podman) {
-            None => Ok(()),
-            Some(why) => {
-                tracing::warn!(pack, container = %id[..12], why, "the container runtime made more of a container than was asked; it is removed");
-                Err(ContainersError::Denied(format!(
-                    "the container runtime of this machine made the container otherwise than it was asked, so that it was removed: {why}"
-                )))
-            }
-        }
+        Ok(check::wrong(&made, asked, gpus, runtime.podman).or_else(|| kernel::wrong(&made, asked, gpus)))
     }
 }
 
@@ -179,34 +208,12 @@ fn room(grant: &Grant, own: &[Listed], permitted: &Permitted) -> Result<(), Cont
         )));
     }
     if own.len() >= CONTAINERS_KEPT {
-        return Err(ContainersError::Limit(format!("the pack has {} containers, of which all but {running} ended: remove some", own.len())));
+        return Err(ContainersError::Limit(format!(
+            "the pack has {} containers, of which all but {running} ended: remove some",
+            own.len()
+        )));
     }
     Ok(())
-}
-
-/// A container that was made and must not stay: unless it is done, it is removed again.
-struct Unfinished {
-    runtime: Runtime,
-    id: Option<String>,
-}
-
-impl Unfinished {
-    fn done(mut self) {
-        self.id = None;
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if let (Some(id), Ok(handle)) = (self.id.take(), tokio::runtime::Handle::try_current()) {
-            let runtime = self.runtime.clone();
-            handle.spawn(async move {
-                if let Err(failed) = removed(&runtime, &id).await.or_else(|failed| if failed.is_not_found() { Ok(()) } else { Err(failed) }) {
-                    tracing::error!(container = %id[..12], reason = %failed.plain(), "a container that must not stay could not be removed");
-                }
-            });
-        }
-    }
 }
 
 /// Where a runtime says that it keeps everything.

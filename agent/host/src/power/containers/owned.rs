@@ -7,13 +7,12 @@
 use std::collections::HashMap;
 
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as Summary};
-use bollard::query_parameters::ListContainersOptions;
 use hmac::{Hmac, Mac as _};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::dial::{Failed, Runtime, timed};
+use super::dial::{Failed, Runtime};
 use super::{ContainersError, State};
-use crate::limits::RUNTIME_TIME;
 use crate::power::shown;
 
 /// The owner's name of the grant.
@@ -91,9 +90,10 @@ impl Listed {
         let id = summary.id.filter(|id| is_id(id))?;
         let state = match summary.state {
             Some(Summary::CREATED) => State::Created,
-            Some(Summary::RUNNING | Summary::RESTARTING | Summary::STOPPING) => State::Running,
             Some(Summary::PAUSED) => State::Paused,
-            _ => State::Ended,
+            Some(Summary::EXITED | Summary::DEAD | Summary::REMOVING) => State::Ended,
+            // What nobody understands may be at work.
+            Some(Summary::RUNNING | Summary::RESTARTING | Summary::STOPPING | Summary::EMPTY) | None => State::Running,
         };
         Some(Listed { id, image: summary.image.unwrap_or_default(), state, labels: summary.labels.unwrap_or_default() })
     }
@@ -123,10 +123,9 @@ pub(super) fn is_id(text: &str) -> bool {
 
 /// All containers that have a label.
 pub(super) async fn labelled(runtime: &Runtime, label: String) -> Result<Vec<(Vec<String>, Listed)>, Failed> {
-    let filters = HashMap::from([("label".to_owned(), vec![label])]);
-    let options = ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };
-    let link = runtime.link().map_err(|error| Failed::Other(error.to_string()))?;
-    let listed = timed(RUNTIME_TIME, link.docker.list_containers(Some(options))).await?;
+    let filters = json!({"label": [label]}).to_string();
+    let filters: String = filters.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let listed: Vec<ContainerSummary> = runtime.get(&format!("/containers/json?all=true&filters={filters}")).await?;
     Ok(listed.into_iter().filter_map(|mut summary| Some((summary.names.take().unwrap_or_default(), Listed::of(summary)?))).collect())
 }
 

@@ -11,8 +11,10 @@ use super::{Containers, State, now, stopped};
 
 /// How long a container may take to end in an orderly way once its time is up.
 const GRACE: u32 = 10;
-/// How often it is looked for containers while some have a time.
-const LOOK: Duration = Duration::from_secs(30);
+/// When it is looked again where a runtime did not answer, or did not stop one.
+const AGAIN: u64 = 30;
+/// The longest until it is looked again while some have a time: clocks are set, and machines sleep.
+const MOST: u64 = 300;
 
 /// Whether somebody watches, and what wakes them.
 #[derive(Debug, Default)]
@@ -22,8 +24,7 @@ pub(super) struct Watch {
 }
 
 impl Containers {
-    /// Looks now and then for containers whose time is up, as long as this is kept. Needs a runtime of Tokio; without containers it asks
-    /// the machine's container runtime once.
+    /// Looks for containers whose time is up, as long as this is kept. Needs a runtime of Tokio.
     pub fn tend(self: &Arc<Self>) {
         if self.watch.begun.swap(true, Ordering::Relaxed) {
             return;
@@ -37,7 +38,7 @@ impl Containers {
                 };
                 match next {
                     Some(secs) => {
-                        let _ = tokio::time::timeout(LOOK.min(Duration::from_secs(secs.max(1))), wake.notified()).await;
+                        let _ = tokio::time::timeout(Duration::from_secs(secs.clamp(1, MOST)), wake.notified()).await;
                     }
                     // Woken when one is made that has a time, and when the agent lets go.
                     None => wake.notified().await,
@@ -56,10 +57,11 @@ impl Containers {
 
     /// Ends what has to end; seconds until the next, if there is one.
     async fn sweep(&self) -> Option<u64> {
-        let runtime = self.runtime().await.ok()?;
+        // One that starts after the agent, at boot, is found later.
+        let Ok(runtime) = self.runtime().await else { return Some(MOST) };
         let listed = owned::labelled(&runtime, format!("{NODE}={}", self.config.node)).await;
         // It may be busy or starting: asked again.
-        let Ok(listed) = listed else { return Some(LOOK.as_secs()) };
+        let Ok(listed) = listed else { return Some(AGAIN) };
         let now = now();
         let mut next = None;
         for (names, listed) in listed {
@@ -74,7 +76,7 @@ impl Containers {
             tracing::info!(container = %listed.id[..12], pack = listed.label(owned::PACK), "a container's time is up; it is stopped");
             if let Err(failed) = stopped(&runtime, &listed.id, GRACE).await {
                 tracing::warn!(container = %listed.id[..12], reason = %failed.plain(), "a container whose time is up could not be stopped");
-                next = Some(next.unwrap_or(u64::MAX).min(LOOK.as_secs()));
+                next = Some(next.unwrap_or(u64::MAX).min(AGAIN));
             }
         }
         next
