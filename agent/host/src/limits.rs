@@ -80,6 +80,8 @@ pub(crate) const PULL_TIME: Duration = Duration::from_secs(1_800);
 pub(crate) const STOP_SECS: u32 = 300;
 /// How long the end of a container is waited for before it is asked whether the runtime still knows it.
 pub(crate) const WAIT_TIME: Duration = Duration::from_secs(60);
+/// Between two questions whether a container has ended.
+pub(crate) const WAIT_AGAIN: Duration = Duration::from_millis(50);
 /// Between the two looks that make a percentage.
 pub(crate) const STATS_TIME: Duration = Duration::from_millis(500);
 /// Logs and programs in containers that all calls may have open together: each has a connection of its own.

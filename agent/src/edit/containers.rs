@@ -71,7 +71,7 @@ pub(super) fn allow(table: &mut dyn TableLike, items: &Items, notes: &mut Vec<St
     if room.pull {
         put(containers, "pull", true.into());
     }
-    if !containers.get("images").and_then(Item::as_array).is_some_and(|images| !images.is_empty()) {
+    if containers.get("images").and_then(Item::as_array).is_none_or(toml_edit::Array::is_empty) {
         notes.push("no image is granted yet, so that the pack runs no container: name one".into());
     }
     Ok(())

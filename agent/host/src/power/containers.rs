@@ -41,7 +41,7 @@ pub use types::{Container, ContainersError, Image, Mount, Spec, State, Stats};
 
 use self::dial::{Failed, Runtime, timed};
 use self::owned::{CREATED, Listed, NAME, Sealer};
-use crate::limits::{ATTACHED, RUNTIME_TIME, STATS_TIME, STOP_SECS, WAIT_TIME};
+use crate::limits::{ATTACHED, RUNTIME_TIME, STATS_TIME, STOP_SECS, WAIT_AGAIN, WAIT_TIME};
 use crate::power::shown;
 
 /// How the power is set up.
@@ -198,6 +198,8 @@ impl Containers {
                 },
                 Ok(None) | Err(_) => {}
             }
+            // One that says at once that it is over, and then that it is not, is not asked as fast as it answers.
+            tokio::time::sleep(WAIT_AGAIN).await;
         }
     }
 

@@ -188,7 +188,7 @@ pub(super) fn never(path: &Path) -> Option<&'static str> {
         return Some("it is the whole machine");
     }
     let holds = |never: &&str| path.starts_with(never) || Path::new(never).starts_with(path);
-    NEVER.iter().any(|never| holds(&never)).then_some("the kernel, devices or sockets of this machine are in it")
+    NEVER.iter().any(holds).then_some("the kernel, devices or sockets of this machine are in it")
 }
 
 /// A network by its name.
