@@ -38,6 +38,7 @@ async fn loaded(podman: &Podman, node: &str, key: u8) -> Arc<Pack> {
     let gpus = Arc::new(Machine(podman.gpus()));
     let containers = Config { socket: Some(podman.socket()), node: node.into(), gpus };
     let host = Host::new(HostConfig { containers, cache_key: [key; 32], ..config() }).expect("a host");
+    host.tend_containers();
     host.load(wasm("containers")).await.expect("loads")
 }
 
@@ -368,6 +369,39 @@ async fn as_many_run_as_policy_allows_and_no_longer() {
     assert!(bench.call("remove", json!({"id": "a"})).await.result.is_ok());
     bench.run(spec(&["sh", "-c", "while true; do sleep 1; done"], json!({"name": "b"}))).await;
     assert_eq!(told(&bench.call("wait", json!({"id": "b"})).await), json!(137), "its time is up");
+}
+
+#[tokio::test]
+async fn a_time_outlives_the_agent_that_set_it() {
+    let Some(mut bench) = Bench::new("a time outlives the agent that set it").await else { return };
+    bench.grant["max_secs"] = json!(3);
+    let orderly = "trap 'exit 5' TERM; while true; do sleep 1; done";
+    bench.run(spec(&["sh", "-c", orderly], json!({"name": "t"}))).await;
+    // The agent's next start; what the first one watched it watches no more.
+    bench.pack = loaded(&bench.podman, "node-1", 7).await;
+    assert_eq!(told(&bench.call("wait", json!({"id": "t"})).await), json!(5), "it was asked to end");
+}
+
+#[tokio::test]
+async fn an_image_cannot_say_whose_its_containers_are() {
+    let Some(mut bench) = Bench::new("an image cannot say whose its containers are").await else { return };
+    let id = bench.run(spec(&["true"], json!({"name": "plain"}))).await["id"].as_str().expect("an id").to_owned();
+    assert!(bench.call("wait", json!({"id": "plain"})).await.result.is_ok());
+    let [first, _] = bench.podman.gpus().try_into().expect("two");
+    let labels = ["outhaul.pack=name-b".to_owned(), "outhaul.node=x".into(), format!("outhaul.gpus={first}"), "outhaul.until=1".into()];
+    let mut words = vec!["commit".to_owned(), "--quiet".into()];
+    words.extend(labels.into_iter().flat_map(|label| ["--change".to_owned(), format!("LABEL {label}")]));
+    words.extend([id, "docker.io/library/busybox:evil".into()]);
+    bench.podman.podman(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let evil = bench.run(spec(&["sleep", "1000"], json!({"name": "evil", "image": "busybox:evil"}))).await;
+    let told_labels = bench.podman.inspect(evil["id"].as_str().expect("an id"))["Config"]["Labels"].clone();
+    let label = |name: &str| told_labels[format!("outhaul.{name}")].clone();
+    assert_eq!((label("pack"), label("node"), label("gpus"), label("until")), (json!("name-a"), json!("node-1"), json!(""), json!("")));
+    assert_eq!(told(&bench.other("all", json!({})).await), json!([]));
+    // The GPU that the image claims is free.
+    bench.grant["gpus"] = json!(1);
+    let gpu = bench.run(spec(&["sleep", "1000"], json!({"gpus": {"uuids": [first]}}))).await;
+    assert_eq!(gpu["gpus"], json!([first]));
 }
 
 #[tokio::test]
