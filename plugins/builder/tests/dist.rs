@@ -46,8 +46,8 @@ const EXPECTED: &[(&str, &str, &[&str], bool)] = &[
     (
         "fixtures/containers",
         "fixture:containers/work@0.1.0",
-        &["output", "containers"],
-        false,
+        &["containers", "output"],
+        true,
     ),
     (
         "fixtures/nested-option",

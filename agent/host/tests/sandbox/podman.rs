@@ -76,6 +76,18 @@ impl Podman {
         Path::new(CDI).join(format!("outhaul-{}.json", self.gpus()[0]))
     }
 
+    /// Ends the processes that watch programs run in containers: they would stay for five minutes, and then make the folder again.
+    fn end_monitors(&self) {
+        let folder = self.folder.path().display().to_string();
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let words = String::from_utf8_lossy(&words);
+            if words.contains("conmon\0") && words.contains(&folder) {
+                let _ = Command::new("kill").arg("-KILL").arg(entry.file_name()).output();
+            }
+        }
+    }
+
     /// A folder beside its store.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
@@ -106,6 +118,7 @@ impl Drop for Podman {
         let _ = std::fs::remove_file(self.offered());
         let _ = self.service.kill();
         let _ = self.service.wait();
+        self.end_monitors();
     }
 }
 
