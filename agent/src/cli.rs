@@ -18,7 +18,7 @@ use serde_json::{Value as Json, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AgentConfig, FILE};
-use crate::edit::{Items, Web};
+use crate::edit::{Items, Room, Web};
 use crate::explain;
 use crate::pair::{self, News, Wish};
 use crate::pins::Membership;
@@ -66,9 +66,10 @@ enum Command {
     ///
     /// POWER is process (ITEMs: programs), files (ITEMs: folders), kv (values the pack keeps), camera (ITEMs: devices; all
     /// without), screen (ITEMs: displays; all without), location, notify (messages to the person here), http (ITEMs: hosts),
-    /// secrets (ITEMs: names), call (ITEMs: commands of other packs), gpu or system. Comments and order of the file stay. A
-    /// grant to an embedded pack belongs to its name; to a deployed one, to its name and publisher, in every version. A
-    /// version that asks for more powers than those you decided on waits for you: `agent policy show`.
+    /// secrets (ITEMs: names), containers (ITEMs: images), call (ITEMs: commands of other packs), gpu or system. Comments
+    /// and order of the file stay. A grant to an embedded pack belongs to its name; to a deployed one, to its name and
+    /// publisher, in every version. A version that asks for more powers than those you decided on waits for you: `agent
+    /// policy show`.
     ///
     /// A folder has its rights behind it: /srv/data:rl lets a pack read files and list what there is (the default), w
     /// change, add and remove, c only add.
@@ -130,13 +131,13 @@ enum Policy {
     /// Without ITEMs it is about the powers as a whole; with a command, about the powers its pack asks for. With ITEMs it
     /// is about just these: the words of a program to run (after --, where one begins with a dash), folders or files with
     /// rights such as /srv/data/x:w, cameras, displays, web requests such as POST https://api.example.org/x, secrets,
-    /// commands.
+    /// images, commands.
     Explain {
         /// A pack's name, or sha256:DIGEST for one version of it.
         pack: String,
         /// A power, or a command such as system.run.
         what: Option<String>,
-        /// What of the power: a program and its arguments, paths, cameras, displays, requests, secrets, commands.
+        /// What of the power: a program and its arguments, paths, cameras, displays, requests, secrets, images, commands.
         #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
         items: Vec<String>,
     },
@@ -207,12 +208,12 @@ struct Pair {
 struct Grant {
     /// A pack's name, or sha256:DIGEST for one version of it.
     pack: String,
-    /// process, files, kv, camera, screen, location, notify, http, secrets, call, gpu or system.
+    /// process, files, kv, camera, screen, location, notify, http, secrets, containers, call, gpu or system.
     power: String,
     /// Programs (a name or an absolute path, with a shape of its arguments or without), folders, cameras (such as video0),
     /// displays (such as HDMI-1), secrets' names, commands (gpu.list, system.*), or hosts: api.example.org,
-    /// *.example.net:8443, http://10.0.0.5:8080; without http:// a host is
-    /// spoken to over TLS only.
+    /// *.example.net:8443, http://10.0.0.5:8080; without http:// a host is spoken to over TLS only. Images: busybox:1.36,
+    /// busybox:*, ghcr.io/acme/* with all below, busybox@sha256:DIGEST.
     items: Vec<String>,
     /// Lets callers set this environment variable for programs.
     #[arg(long = "env", env = "OUTHAUL_GRANT_ENV", value_name = "NAME", value_delimiter = ',')]
@@ -220,7 +221,7 @@ struct Grant {
     /// Lets callers start programs in this folder and below it.
     #[arg(long, env = "OUTHAUL_GRANT_CWD", value_name = "DIR")]
     cwd: Vec<String>,
-    /// The longest a program may run.
+    /// The longest a program, or a container, may run.
     #[arg(long, env = "OUTHAUL_GRANT_MAX_SECS", value_name = "SECONDS")]
     max_secs: Option<u64>,
     /// Grants http this method too; GET and HEAD are granted with the first host.
@@ -234,7 +235,7 @@ struct Grant {
     /// for a secret.
     #[arg(long = "header", env = "OUTHAUL_GRANT_HEADER", value_name = "NAME=VALUE")]
     headers: Vec<String>,
-    /// How many of each named program may run at once.
+    /// How many of each named program may run at once, or how many containers of the pack; 4 of these otherwise.
     #[arg(long, env = "OUTHAUL_GRANT_CONCURRENT", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     concurrent: Option<u32>,
     /// MiB a run of a named program may send before it is killed.
@@ -252,6 +253,27 @@ struct Grant {
     /// Lets the pack know where this machine is to a tenth of a degree only, about 11 km.
     #[arg(long, env = "OUTHAUL_GRANT_COARSE", value_parser = FalseyValueParser::new())]
     coarse: bool,
+    /// Lets containers see this folder of the machine; with :w behind it they may change it, and leave files of root there.
+    #[arg(long = "mount", env = "OUTHAUL_GRANT_MOUNT", value_name = "DIR[:w]")]
+    mounts: Vec<String>,
+    /// Lets containers join this network, such as bridge; they have none otherwise. The machine's own cannot be granted.
+    #[arg(long = "network", env = "OUTHAUL_GRANT_NETWORK", value_name = "NAME", value_delimiter = ',')]
+    networks: Vec<String>,
+    /// Leaves root in containers this capability, such as CHOWN or SETUID; it has none otherwise.
+    #[arg(long = "capability", env = "OUTHAUL_GRANT_CAPABILITY", value_name = "NAME", value_delimiter = ',')]
+    capabilities: Vec<String>,
+    /// GPUs that the pack's containers may have, all together; each is one container's at a time.
+    #[arg(long, env = "OUTHAUL_GRANT_GPUS", value_name = "N")]
+    gpus: Option<u32>,
+    /// MiB of memory one container may have; 1024 otherwise.
+    #[arg(long, env = "OUTHAUL_GRANT_MEMORY_MIB", value_name = "MIB")]
+    memory_mib: Option<u32>,
+    /// Processors one container may use, such as 0.5; 1 otherwise.
+    #[arg(long, env = "OUTHAUL_GRANT_CPUS", value_name = "N")]
+    cpus: Option<f64>,
+    /// Lets images be fetched that are not on this machine.
+    #[arg(long, env = "OUTHAUL_GRANT_PULL", value_parser = FalseyValueParser::new())]
+    pull: bool,
 }
 
 impl Grant {
@@ -264,6 +286,15 @@ impl Grant {
 
     fn items(&self) -> Items {
         let web = Web { methods: self.methods.clone(), private: self.private.clone(), headers: self.headers.clone() };
+        let room = Room {
+            mounts: self.mounts.clone(),
+            networks: self.networks.clone(),
+            capabilities: self.capabilities.clone(),
+            gpus: self.gpus,
+            memory_mib: self.memory_mib,
+            cpus: self.cpus,
+            pull: self.pull,
+        };
         Items {
             items: self.items.clone(),
             env: self.variables.clone(),
@@ -276,6 +307,7 @@ impl Grant {
             max_kib: self.max_kib,
             coarse: self.coarse,
             web,
+            room,
         }
     }
 }
@@ -624,6 +656,7 @@ mod tests {
             "allow watch location --coarse",
             "allow watch screen HDMI-1",
             "allow watch notify",
+            "allow work containers busybox ghcr.io/acme/* --mount /srv/data --mount /srv/out:w --gpus 1 --network bridge --memory-mib 512 --cpus 0.5 --pull",
             "compile-pack",
         ] {
             parse(words).expect(words);

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 use outhaul_home::Home;
-use outhaul_host::power::{call, camera, files, http, kv, location, notify, process, screen, secrets};
+use outhaul_host::power::{call, camera, containers, files, http, kv, location, notify, process, screen, secrets};
 use outhaul_link::url::RelayUrl;
 use outhaul_protocol::error::Failure;
 use outhaul_protocol::keys::{Digest, PublicKey};
@@ -40,6 +40,8 @@ pub struct AgentConfig {
     pub limits: Limits,
     /// The camera power's own settings.
     pub camera: camera::Config,
+    /// Where the machine's containers are.
+    pub containers: Containers,
     /// What every pack may without being asked.
     pub defaults: Defaults,
     /// Whose packs are taken here beside those that the fleet trusts, and whose are not.
@@ -76,6 +78,14 @@ impl Default for Limits {
     fn default() -> Self {
         Limits { memory_mib: 64, output_mib: 4096, calls: limits::CALLS, deadline_secs: 86_400 }
     }
+}
+
+/// `[containers]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Containers {
+    /// The socket of Docker or Podman, instead of the first that is found.
+    pub socket: Option<Folder>,
 }
 
 /// `[defaults]`
@@ -190,6 +200,8 @@ pub struct PackPolicy {
     /// Displays it may see.
     #[serde(deserialize_with = "screen_grant")]
     pub screen: Option<screen::Grant>,
+    /// Containers it may run.
+    pub containers: Option<containers::Grant>,
 }
 
 /// `process = { … }`
@@ -521,6 +533,10 @@ asked = ["camera", "system"]
 camera = {{ devices = ["video0"] }}
 system = false
 kv = true
+[containers]
+socket = "/run/podman/podman.sock"
+[packs.work]
+containers = {{ images = ["docker.io/library/busybox:*", "ghcr.io/acme/*"], mounts = ["/srv/data:r", "/srv/out:w"], networks = ["bridge"], gpus = 1, memory_mib = 2048, cpus = 2, max = 4, max_secs = 3600, pull = true, capabilities = ["CHOWN"] }}
 [packs."sha256:{hex}"]
 gpu = true
 kv = {{ max_kib = 5 }}
@@ -552,6 +568,9 @@ kv = {{ max_kib = 5 }}
         let shots = &config.packs[&PackKey::Name("shots".into())];
         let http = shots.http.as_ref().expect("written");
         assert_eq!((http.hosts.len(), http.methods.len(), http.private.len(), http.headers.len()), (3, 2, 2, 1));
+        let work = config.packs[&PackKey::Name("work".into())].containers.as_ref().expect("written");
+        assert_eq!((work.images.len(), work.mounts.len(), work.networks.len(), work.gpus, work.max_secs), (2, 2, 1, 1, Some(3600)));
+        assert_eq!(config.containers.socket, Some(Folder("/run/podman/podman.sock".into())));
         assert_eq!((http.max_mib, http.timeout_secs, http.concurrent, shots.secrets.names.len()), (32, 60, 4, 1));
     }
 
@@ -608,6 +627,14 @@ kv = {{ max_kib = 5 }}
             "[packs.shots.http]\nhosts = [\"a.org\"]\nheaders.\"a.org\" = { authorization = \"{secret:A}\" }",
             "[packs.shots]\nhttp = { hosts = [\"a.org\"], timeout_secs = 0 }",
             "[packs.shots]\nsecrets = [\"Api-Token\"]",
+            "[containers]\nsocket = \"docker.sock\"",
+            "[packs.work]\ncontainers = true",
+            "[packs.work]\ncontainers = { images = [\"busybox\",\n \"*\"] }",
+            "[packs.work]\ncontainers = { images = [\"busybox\"], mounts = [\"/run:w\"] }",
+            "[packs.work]\ncontainers = { images = [\"busybox\"], networks = [\"host\"] }",
+            "[packs.work]\ncontainers = { images = [\"busybox\"], privileged = true }",
+            "[packs.work]\ncontainers = { images = [\"busybox\"], capabilities = [\"SYS_ADMIN\"] }",
+            "[packs.work]\ncontainers = { images = [\"busybox\"], max = 0 }",
             "[packs.thermal]\ndigest = \"abc\"",
             "[packs.thermal]\npublisher = \"abc\"",
             "[publishers.trust]\nacme = \"0000000000000000000000000000000000000000000000000000000000000000\"",

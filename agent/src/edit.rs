@@ -2,6 +2,7 @@
 //! read back by the rules of [`crate::config`] before it takes the old file's place, so no edit leaves a broken policy.
 
 mod calls;
+mod containers;
 mod devices;
 mod folders;
 mod programs;
@@ -18,22 +19,23 @@ use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
 
 use crate::config::{AgentConfig, PackKey};
 
+pub use containers::Room;
 pub use web::Web;
 
 /// A grant as the owner types it.
 #[derive(Debug, Clone, Default)]
 pub struct Items {
-    /// Programs, cameras, displays, folders, hosts, secrets or commands.
+    /// Programs, cameras, displays, folders, hosts, secrets, images or commands.
     pub items: Vec<String>,
     /// Variables a caller may set.
     pub env: Vec<String>,
     /// Folders a caller may start in.
     pub cwd: Vec<String>,
-    /// Seconds a program may run.
+    /// Seconds a program or container may run.
     pub max_secs: Option<u64>,
     /// What goes with hosts.
     pub web: Web,
-    /// How many of each named program may run at once.
+    /// How many of each named program, or of the pack's containers, may run at once.
     pub concurrent: Option<u32>,
     /// MiB a run of a named program may send.
     pub output_mib: Option<u64>,
@@ -45,26 +47,39 @@ pub struct Items {
     pub max_kib: Option<u64>,
     /// Whether a place is rounded.
     pub coarse: bool,
+    /// What goes with images.
+    pub room: Room,
 }
 
 impl Items {
-    /// The flags that were typed, each with the power it belongs to.
-    fn flags(&self) -> impl Iterator<Item = (&'static str, Power)> {
-        let all = [
-            ("--env", !self.env.is_empty(), Power::Process),
-            ("--cwd", !self.cwd.is_empty(), Power::Process),
-            ("--max-secs", self.max_secs.is_some(), Power::Process),
-            ("--concurrent", self.concurrent.is_some(), Power::Process),
-            ("--output-mib", self.output_mib.is_some(), Power::Process),
-            ("--at", self.at.is_some(), Power::Files),
-            ("--max-mib", self.max_mib.is_some(), Power::Files),
-            ("--max-kib", self.max_kib.is_some(), Power::Kv),
-            ("--coarse", self.coarse, Power::Location),
-            ("--method", !self.web.methods.is_empty(), Power::Http),
-            ("--private", !self.web.private.is_empty(), Power::Http),
-            ("--header", !self.web.headers.is_empty(), Power::Http),
+    /// The flags that were typed, each with the powers it belongs to.
+    fn flags(&self) -> impl Iterator<Item = (&'static str, &'static [Power])> {
+        const PROGRAMS: &[Power] = &[Power::Process];
+        const BOTH: &[Power] = &[Power::Process, Power::Containers];
+        const CONTAINERS: &[Power] = &[Power::Containers];
+        let (web, room) = (&self.web, &self.room);
+        let all: [(&'static str, bool, &'static [Power]); 19] = [
+            ("--env", !self.env.is_empty(), PROGRAMS),
+            ("--cwd", !self.cwd.is_empty(), PROGRAMS),
+            ("--max-secs", self.max_secs.is_some(), BOTH),
+            ("--concurrent", self.concurrent.is_some(), BOTH),
+            ("--output-mib", self.output_mib.is_some(), PROGRAMS),
+            ("--at", self.at.is_some(), &[Power::Files]),
+            ("--max-mib", self.max_mib.is_some(), &[Power::Files]),
+            ("--max-kib", self.max_kib.is_some(), &[Power::Kv]),
+            ("--coarse", self.coarse, &[Power::Location]),
+            ("--method", !web.methods.is_empty(), &[Power::Http]),
+            ("--private", !web.private.is_empty(), &[Power::Http]),
+            ("--header", !web.headers.is_empty(), &[Power::Http]),
+            ("--mount", !room.mounts.is_empty(), CONTAINERS),
+            ("--network", !room.networks.is_empty(), CONTAINERS),
+            ("--capability", !room.capabilities.is_empty(), CONTAINERS),
+            ("--gpus", room.gpus.is_some(), CONTAINERS),
+            ("--memory-mib", room.memory_mib.is_some(), CONTAINERS),
+            ("--cpus", room.cpus.is_some(), CONTAINERS),
+            ("--pull", room.pull, CONTAINERS),
         ];
-        all.into_iter().filter(|(_, typed, _)| *typed).map(|(flag, _, power)| (flag, power))
+        all.into_iter().filter(|(_, typed, _)| *typed).map(|(flag, _, powers)| (flag, powers))
     }
 }
 
@@ -129,6 +144,7 @@ impl ConfigEdit {
             Power::Gpu | Power::System | Power::Notify => put(table, power.name(), true.into()),
             Power::Location => devices::allow_location(table, key, items.coarse, &mut notes),
             Power::Kv => allow_kv(table, items.max_kib),
+            Power::Containers => containers::allow(table, items, &mut notes)?,
             Power::Output | Power::Log => notes.push(format!("`{}` is always granted; nothing to do", power.name())),
         }
         Ok(notes)
@@ -157,6 +173,7 @@ impl ConfigEdit {
             Power::Files => folders::deny(table, &items.items)?,
             Power::Kv if table.contains_key("kv") => put(table, "kv", false.into()),
             Power::Kv => {}
+            Power::Containers => containers::deny(table, items)?,
             // Many packs have these by default: to take them away is to say so.
             Power::Gpu | Power::System => put(table, power.name(), false.into()),
             Power::Output | Power::Log => return Err(usage(format!("`{}` cannot be denied: every call has it", power.name()))),
@@ -182,8 +199,9 @@ fn usage(message: String) -> Failure {
 
 /// What the words after a power mean, and whether they may stand there.
 fn check(power: Power, items: &Items, allowing: bool) -> Result<(), Failure> {
-    if let Some((flag, owner)) = items.flags().find(|(_, owner)| *owner != power) {
-        return Err(usage(format!("`{flag}` belongs to `{owner}`, not to `{power}`")));
+    if let Some((flag, owners)) = items.flags().find(|(_, owners)| !owners.contains(&power)) {
+        let owner = owners.iter().map(|owner| format!("`{owner}`")).collect::<Vec<_>>().join(" and ");
+        return Err(usage(format!("`{flag}` belongs to {owner}, not to `{power}`")));
     }
     match power {
         Power::Process => programs::check(items, allowing),
@@ -192,6 +210,7 @@ fn check(power: Power, items: &Items, allowing: bool) -> Result<(), Failure> {
         Power::Http => web::check(items, allowing),
         Power::Secrets => web::check_secrets(&items.items, allowing),
         Power::Call => calls::check(&items.items, allowing),
+        Power::Containers => containers::check(items, allowing),
         _ if items.items.is_empty() => Ok(()),
         _ => Err(usage(format!("`{power}` is granted as a whole; `{}` cannot be named", items.items.join(" ").escape_debug()))),
     }

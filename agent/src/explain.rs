@@ -1,12 +1,11 @@
 //! `agent policy explain`: for one pack, which line of `agent.toml` allows or refuses, and what to type otherwise. It asks the powers
 //! themselves, so that it cannot say anything else than they do. Nothing here loads a pack or starts a program.
 
-mod named;
+mod items;
 
 use std::path::PathBuf;
 
 use outhaul_home::{Home, read_optional};
-use outhaul_host::power::{files, process};
 use outhaul_host::{Grants, Power, powers_asked};
 use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::keys::Digest;
@@ -76,7 +75,8 @@ pub fn names() -> String {
 }
 
 fn takes_items(power: Power) -> bool {
-    matches!(power, Power::Process | Power::Camera | Power::Files | Power::Http | Power::Secrets | Power::Screen | Power::Call)
+    use Power::{Call, Camera, Containers, Files, Http, Process, Screen, Secrets};
+    matches!(power, Process | Camera | Files | Http | Secrets | Screen | Containers | Call)
 }
 
 impl Explained {
@@ -196,6 +196,7 @@ impl Subject {
             Power::Http if !items.is_empty() => self.requests(items),
             Power::Secrets if !items.is_empty() => self.secrets(items),
             Power::Call if !items.is_empty() => self.calls(items),
+            Power::Containers if !items.is_empty() => self.images(items),
             _ => found(true, line, self.unasked(power, remark.unwrap_or_else(|| "it is granted".into())), Some(self.denial(power))),
         }
     }
@@ -210,77 +211,6 @@ impl Subject {
 
     fn denial(&self, power: Power) -> String {
         format!("agent deny {} {power}", self.name)
-    }
-
-    fn program(&self, argv: &[String]) -> Finding {
-        let grant = self.grants.process.as_ref().unwrap_or(process::Grant::NOTHING);
-        let finding = |allowed, line, why, remedy| self.found(Power::Process, argv, allowed, line, why, remedy);
-        match process::judge(&self.name, grant, argv) {
-            Ok(number) => {
-                let entry = &grant.allow[number];
-                let (line, _) = self.line(Power::Process, &[At::Key("allow"), At::Item(number)]);
-                let word = if entry.is_bare() { entry.program.clone() } else { format!("'{entry}'") };
-                let why = format!("`{entry}` in `allow` has it");
-                finding(true, line, why, Some(format!("agent deny {} process {word}", self.name)))
-            }
-            Err(error) => {
-                let named =
-                    |entry: &process::Entry| argv.first().is_some_and(|name| name.rsplit('/').next() == entry.program.rsplit('/').next());
-                let near = grant.allow.iter().position(named);
-                let at = near.map_or_else(|| vec![At::Key("allow")], |number| vec![At::Key("allow"), At::Item(number)]);
-                let (why, remedy) = split(&error.to_string());
-                finding(false, self.line(Power::Process, &at).0, why, remedy)
-            }
-        }
-    }
-
-    /// Devices that are granted by name, or all of them.
-    fn named(&self, power: Power, items: &[String], line: Option<usize>, (all, granted): (bool, &[String])) -> Finding {
-        let missing: Vec<&str> = items.iter().filter(|item| !all && !granted.contains(item)).map(String::as_str).collect();
-        let allowed = missing.is_empty();
-        let (why, remedy) = match allowed {
-            true => ("granted by name".to_owned(), format!("agent deny {} {power} {}", self.name, items.join(" "))),
-            false => (format!("not granted: {}", missing.join(", ")), format!("agent allow {} {power} {}", self.name, missing.join(" "))),
-        };
-        self.found(power, items, allowed, line, why, Some(remedy))
-    }
-
-    /// Folders and files with the rights that are asked about, reading and listing without.
-    fn folders(&self, items: &[String]) -> Finding {
-        let granted = self.grants.files.as_ref().map_or(&[][..], |grant| &grant.folders);
-        let mut line = self.line(Power::Files, &[]).0;
-        for item in items {
-            let (path, wanted) = match files::split_item(item) {
-                Ok((path, wanted)) => (path, wanted.unwrap_or(files::Rights { read: true, list: true, ..files::Rights::default() })),
-                Err(why) => return self.found(Power::Files, items, false, line, why, None),
-            };
-            // One that covers it all, else the innermost.
-            let holds = |(_, folder): &(usize, &files::Folder)| path.starts_with(&folder.path);
-            let place = |(_, folder): &(usize, &files::Folder)| (folder.rights.cover(wanted), folder.path.as_os_str().len());
-            let Some((number, folder)) = granted.iter().enumerate().filter(holds).max_by_key(place) else {
-                let why = format!("no granted folder holds `{}`", path.display());
-                return self.found(Power::Files, items, false, line, why, Some(format!("agent allow {} files {item}", self.name)));
-            };
-            line = self.line(Power::Files, &[At::Item(number)]).0;
-            if self.grants.files.as_ref().is_some_and(|grant| grant.withholds(folder)) {
-                let why = format!("`{}` holds the agent's own folder, of which no policy gives anything away", folder.path.display());
-                return self.found(Power::Files, items, false, line, why, None);
-            }
-            if !folder.rights.cover(wanted) {
-                let path = folder.path.display();
-                let why = format!("`{path}` is granted to {}, and not to {}", folder.rights, wanted.without(folder.rights));
-                let remedy = format!("agent allow {} files {path}:{}", self.name, folder.rights.with(wanted).letters());
-                return self.found(Power::Files, items, false, line, why, Some(remedy));
-            }
-        }
-        self.found(
-            Power::Files,
-            items,
-            true,
-            line,
-            "a granted folder holds it; links that lead out of it are refused".into(),
-            Some(self.denial(Power::Files)),
-        )
     }
 
     fn found(&self, power: Power, items: &[String], allowed: bool, line: Option<usize>, why: String, remedy: Option<String>) -> Finding {
@@ -303,6 +233,7 @@ impl Subject {
             Power::Camera => table.camera.is_some(),
             Power::Files => table.files.is_some(),
             Power::Kv => table.kv.is_some(),
+            Power::Containers => table.containers.is_some(),
             Power::Http => table.http.is_some(),
             Power::Secrets => !table.secrets.names.is_empty(),
             Power::Call => !table.call.commands.is_empty(),
@@ -414,6 +345,10 @@ files = [
   { path = "/srv/data", read = true, list = true },
   { path = "/srv/data/in", create = true },
 ]
+containers = { images = [
+  "ghcr.io/acme/*",
+  "busybox:1.*",
+] }
 
 [packs.system.http]
 hosts = [
@@ -459,6 +394,8 @@ camera = true
             said("camera", Some("secrets"), &["token", "other"]),
             said("camera", Some("call"), &["system.run"]),
             said("camera", Some("call"), &["thermal.read"]),
+            said("camera", Some("containers"), &["busybox:1.36"]),
+            said("camera", Some("containers"), &["ghcr.io/acme/worker:2", "ghcr.io/evil/worker:2"]),
         ];
         insta::assert_snapshot!(all.join("\n"));
     }

@@ -17,11 +17,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use outhaul_home::{Home, Secret};
+use outhaul_host::power::containers;
 use outhaul_host::power::http::Outside;
 use outhaul_host::power::seat;
 use outhaul_host::{Compiler, Host, HostConfig};
 use outhaul_protocol::error::{Code, Failure};
-use outhaul_protocol::keys::{Digest, random, sha256};
+use outhaul_protocol::keys::{Digest, SecretKey, random, sha256};
 use outhaul_protocol::publisher::Trust;
 use tokio::sync::{Mutex, Notify};
 use zeroize::Zeroizing;
@@ -118,9 +119,15 @@ impl Secret for CacheKey {
     }
 }
 
-/// A host as an agent's configuration has it. Compiled code is kept in a folder, with the key that signs it, or nowhere; what packs keep, in
+/// A host as an agent's configuration has it. Containers are told from those of other agents by the name of its node. Compiled code is kept in a folder, with the key that signs it, or nowhere; what packs keep, in
 /// another.
-pub(crate) fn host(folder: Option<&Path>, config: &AgentConfig, outside: Outside, kv: Option<PathBuf>) -> Result<Host, Failure> {
+pub(crate) fn host(
+    folder: Option<&Path>,
+    config: &AgentConfig,
+    outside: Outside,
+    kv: Option<PathBuf>,
+    node: String,
+) -> Result<Host, Failure> {
     let key = match folder {
         Some(folder) => outhaul_home::load_or_create_secret_key(&folder.join("cache.key"), || CacheKey(Zeroizing::new(random())))?.0,
         None => CacheKey(Zeroizing::new(random())),
@@ -137,6 +144,7 @@ pub(crate) fn host(folder: Option<&Path>, config: &AgentConfig, outside: Outside
         kv,
         outside,
         seat: seat::Config { location: config.location.clone(), notify: config.notify.clone(), screen: config.screen.clone() },
+        containers: containers::Config { socket: config.containers.socket.clone().map(|socket| socket.0), node, ..Default::default() },
     })
 }
 
@@ -146,7 +154,12 @@ impl PackSet {
         let agent = home.agent()?;
         // By fleet: another one's packs find nothing of this one's.
         let kv = pins::current_fleet(home)?.map(|fleet| agent.join("kv").join(fleet.to_string()));
-        let host = host(Some(&agent), config, outside::of(home), kv)?;
+        let key = agent.join("agent.key");
+        let node = if key.exists() { outhaul_home::read_secret_key::<SecretKey>(&key)?.id().to_string() } else { "unpaired".into() };
+        let host = host(Some(&agent), config, outside::of(home), kv, node)?;
+        if config.packs.values().any(|pack| pack.containers.is_some()) {
+            host.tend_containers();
+        }
         PackSet::with(host, Shelf::new(&agent), trust).await
     }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use outhaul_home::Home;
-use outhaul_host::power::{files, kv, process};
+use outhaul_host::power::{containers, files, kv, process};
 use outhaul_host::{Grants, Power};
 use outhaul_protocol::error::Failure;
 use outhaul_protocol::keys::Digest;
@@ -57,6 +57,7 @@ impl Policy {
         let of_digest = self.config.packs.get(&PackKey::Digest(digest));
         let theirs = named.filter(|table| belongs(table, digest, origin));
         grants.kv = kept(pack, digest, theirs, of_digest);
+        grants.containers = self.contained(pack, digest, theirs, of_digest).map(Arc::new);
         for table in [theirs, of_digest].into_iter().flatten() {
             grants.gpu |= table.gpu == Some(true);
             grants.system |= table.system == Some(true);
@@ -91,6 +92,21 @@ impl Policy {
             grants.system &= table.system != Some(false);
         }
         grants
+    }
+
+    /// What containers a pack may run, and as whose: they belong to the table that grants them, as kept values do.
+    fn contained(
+        &self,
+        pack: &str,
+        digest: Digest,
+        named: Option<&PackPolicy>,
+        of_digest: Option<&PackPolicy>,
+    ) -> Option<containers::Grant> {
+        let said = |table: Option<&PackPolicy>| table.and_then(|table| table.containers.clone()).filter(|grant| !grant.images.is_empty());
+        let (by_name, by_digest) = (said(named), said(of_digest));
+        let owner = owner(pack, digest, named.filter(|_| by_name.is_some()));
+        let grant = by_digest.or(by_name)?;
+        Some(containers::Grant { owner, keep_out: self.own(), ..grant })
     }
 
     /// The powers that a version asks for beyond what the owner decided on when granting to an older one, and that are
@@ -130,13 +146,17 @@ impl Policy {
 fn kept(pack: &str, digest: Digest, named: Option<&PackPolicy>, of_digest: Option<&PackPolicy>) -> Option<kv::Grant> {
     let said = |table: Option<&PackPolicy>| table.and_then(|table| table.kv);
     let (by_name, by_digest) = (said(named), said(of_digest));
-    let publisher = named.and_then(|table| table.publisher.as_ref());
-    let owner = match (by_name, publisher) {
-        (None | Some(0), _) => format!("sha256-{digest}"),
-        (Some(_), Some(key)) => format!("by-{}-{pack}", key.0.id()),
-        (Some(_), None) => format!("name-{pack}"),
-    };
+    let owner = owner(pack, digest, named.filter(|_| by_name.is_some_and(|kib| kib > 0)));
     by_digest.or(by_name).filter(|kib| *kib > 0).map(|max_kib| kv::Grant { max_kib, owner })
+}
+
+/// As whose a pack keeps what outlives its calls: the name's, or its publisher's, where a name's table grants it; else the digest's.
+fn owner(pack: &str, digest: Digest, named: Option<&PackPolicy>) -> String {
+    match named.map(|table| &table.publisher) {
+        None => format!("sha256-{digest}"),
+        Some(Some(key)) => format!("by-{}-{pack}", key.0.id()),
+        Some(None) => format!("name-{pack}"),
+    }
 }
 
 /// Whether a name's table is for this version.
@@ -167,6 +187,7 @@ pub fn is_granted(grants: &Grants, power: Power) -> bool {
         Power::Location => grants.location.is_some(),
         Power::Notify => grants.notify,
         Power::Screen => grants.screen.is_some(),
+        Power::Containers => grants.containers.is_some(),
     }
 }
 
@@ -360,6 +381,22 @@ mod tests {
         assert_eq!(kept("thermal", &OTHER, false), Some((format!("sha256-{other}"), 5)));
         assert_eq!(kept("system", &OTHER, true), Some(("name-system".into(), 5)));
         assert_eq!((kept("gpu", &MINE, true), kept("camera", &MINE, true)), (None, None));
+    }
+
+    #[test]
+    fn containers_belong_to_the_table_that_grants_them_and_an_empty_list_grants_none() {
+        let other = hex::encode(OTHER);
+        let policy = policy(&format!(
+            "[packs.system]\ncontainers = {{ images = [\"busybox\"] }}\n[packs.gpu]\ncontainers = {{ images = [], gpus = 1 }}\n\
+             [packs.\"sha256:{other}\"]\ncontainers = {{ images = [\"alpine\"], max = 2 }}"
+        ));
+        let granted = |pack: &str, digest: &[u8; 32], embedded| {
+            policy.grants(pack, digest, embedded).containers.map(|grant| (grant.owner.clone(), grant.max))
+        };
+        assert_eq!(granted("system", &MINE, true), Some(("name-system".into(), 4)));
+        assert_eq!(granted("system", &OTHER, true), Some(("name-system".into(), 2)));
+        assert_eq!(granted("other", &OTHER, false), Some((format!("sha256-{other}"), 2)));
+        assert_eq!((granted("system", &MINE, false), granted("gpu", &MINE, true)), (None, None));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use outhaul_home::Home;
-use outhaul_host::power::{files, http, location, process, screen};
+use outhaul_host::power::{containers, files, http, location, process, screen};
 use outhaul_host::{Grants, Power};
 use outhaul_protocol::error::Failure;
 use outhaul_protocol::keys::{Digest, PublicKey, SecretKey};
@@ -116,6 +116,7 @@ impl PackGrants {
                 "location": grants.location,
                 "notify": grants.notify,
                 "screen": grants.screen,
+                "containers": grants.containers.as_deref(),
             },
             "remark": self.remark,
         })
@@ -147,7 +148,25 @@ fn lines(grants: &Grants) -> Vec<(&'static str, String)> {
     lines.extend(grants.notify.then(|| ("notify", yes(true))));
     let screen = |grant: &screen::Grant| if grant.all { "every display".to_owned() } else { grant.displays.join(", ") };
     lines.extend(grants.screen.as_ref().map(|grant| ("screen", screen(grant))));
+    lines.extend(grants.containers.as_ref().map(|containers| ("containers", containers_line(containers))));
     lines
+}
+
+fn containers_line(grant: &containers::Grant) -> String {
+    let mut text = listed(&grant.images);
+    let lists = [("mounts", listed(&grant.mounts)), ("networks", listed(&grant.networks)), ("capabilities", listed(&grant.capabilities))];
+    for (what, list) in lists.iter().filter(|(_, list)| !list.is_empty()) {
+        let _ = write!(text, "; {what} {list}");
+    }
+    if grant.gpus > 0 {
+        let _ = write!(text, "; {} GPUs", grant.gpus);
+    }
+    let _ = write!(text, "; each {} MiB, {} processors; {} at once", grant.memory_mib, grant.cpus, grant.max);
+    if let Some(secs) = grant.max_secs {
+        let _ = write!(text, ", at most {secs} s");
+    }
+    text.push_str(if grant.pull { "; images are fetched" } else { "" });
+    text
 }
 
 fn listed<T: std::fmt::Display>(list: impl IntoIterator<Item = T>) -> String {
@@ -606,7 +625,7 @@ mod tests {
         let (_dir, home) = home();
         install(&home, "thermal", DEPLOYED);
         let text = "[packs.system]\nprocess = { allow = [\"df\", \"/usr/bin/uname\", { program = \"systemctl\", argv = [[\"status\", \"restart\"], \"nginx\"], concurrent = 2, output_mib = 16 }], env = [\"LANG\"], cwd = [\"/srv\"], max_secs = 3600 }\n\
-                    [packs.camera]\ncamera = { devices = [\"video0\"] }\n[packs.gpu]\nsystem = false\nkv = true\nfiles = [{ path = \"/srv/data\", read = true, list = true, at = \"/data\" }, { path = \"/srv/in\", create = true, max_mib = 5 }]\nsecrets = [\"token\"]\nlocation = { coarse = true }\nnotify = true\nscreen = true\n[packs.thermal]\ncamera = true\n[packs.gone]\ncamera = true\n\
+                    [packs.camera]\ncamera = { devices = [\"video0\"] }\n[packs.gpu]\nsystem = false\nkv = true\nfiles = [{ path = \"/srv/data\", read = true, list = true, at = \"/data\" }, { path = \"/srv/in\", create = true, max_mib = 5 }]\nsecrets = [\"token\"]\ncontainers = { images = [\"busybox:*\"], mounts = [\"/srv/out:w\"], gpus = 1, max_secs = 60, pull = true }\nlocation = { coarse = true }\nnotify = true\nscreen = true\n[packs.thermal]\ncamera = true\n[packs.gone]\ncamera = true\n\
                     [packs.gpu.http]\nhosts = [\"api.example.org\", \"http://10.0.0.5:8080\"]\nprivate = [\"10.0.0.5\"]\nheaders.\"api.example.org\" = { authorization = \"Bearer {secret:token}\" }\n";
         std::fs::write(home.join(FILE), format!("{}{text}", file(&home))).expect("written");
         let shown = Effective::read(&home).expect("read");

@@ -143,7 +143,7 @@ impl Trial {
         let outside = crate::outside::of(&Home::find(home.clone())?);
         let kept = (size >= KEEP_FROM).then(|| kept(home)).flatten();
         let values = tempfile::tempdir().map_err(|error| Failure::new(Code::Internal, format!("make a folder for values: {error}")))?;
-        let host = packs::host(kept.as_deref(), &config, outside, Some(values.path().join("kv")))?;
+        let host = packs::host(kept.as_deref(), &config, outside, Some(values.path().join("kv")), "trial".into())?;
         let active = Active::on_trial(host.load(bytes).await?)?;
         if let Some(folder) = &kept {
             sweep(&folder.join("cache"));

@@ -59,6 +59,7 @@ async fn both_readers_show_and_refuse_the_same() -> Result<()> {
         kv: None,
         outside: outhaul_host::power::http::Outside::default(),
         seat: outhaul_host::power::seat::Config::default(),
+        containers: outhaul_host::power::containers::Config::default(),
     };
     let host = Host::new(config)?;
     let (mut shown, mut refused) = (0, 0);

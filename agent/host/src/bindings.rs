@@ -22,13 +22,15 @@ pub(crate) mod v0_1 {
                 import outhaul:host/location@0.1.0;
                 import outhaul:host/notify@0.1.0;
                 import outhaul:host/screen@0.1.0;
+                import outhaul:host/containers@0.1.0;
             }
         ",
         with: {
             "outhaul:host/process.child": crate::host_v0_1::process::ChildHandle,
             "outhaul:host/call.ongoing": crate::host_v0_1::call::OngoingHandle,
+            "outhaul:host/containers.attached": crate::host_v0_1::containers::AttachedHandle,
         },
     });
 
-    pub(crate) use outhaul::host::{call, camera, gpu, kv, location, log, notify, output, process, screen, secrets, system};
+    pub(crate) use outhaul::host::{call, camera, containers, gpu, kv, location, log, notify, output, process, screen, secrets, system};
 }

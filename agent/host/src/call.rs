@@ -80,6 +80,7 @@ impl Pack {
             log: Arc::clone(&self.log),
             label,
             kv: Arc::clone(&self.kv),
+            containers: Arc::clone(&self.containers),
             outside: Arc::clone(&self.outside),
             calls: Calls::new(others),
             seat: Arc::clone(&self.seat),

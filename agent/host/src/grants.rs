@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::power::{call, camera, files, http, kv, location, process, screen, secrets};
+use crate::power::{call, camera, containers, files, http, kv, location, process, screen, secrets};
 
 /// What a pack may ask for: an interface of `outhaul:host`, or a part of WASI that reaches the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,11 +37,13 @@ pub enum Power {
     Notify,
     /// What its screens show.
     Screen,
+    /// Containers of the machine's own runtime.
+    Containers,
 }
 
 impl Power {
     /// All of them.
-    pub const ALL: [Power; 14] = [
+    pub const ALL: [Power; 15] = [
         Power::Output,
         Power::Log,
         Power::Process,
@@ -56,6 +58,7 @@ impl Power {
         Power::Location,
         Power::Notify,
         Power::Screen,
+        Power::Containers,
     ];
 
     /// Its name in WIT and in `agent.toml`.
@@ -76,6 +79,7 @@ impl Power {
             Power::Location => "location",
             Power::Notify => "notify",
             Power::Screen => "screen",
+            Power::Containers => "containers",
         }
     }
 
@@ -106,6 +110,7 @@ impl Power {
             Power::Secrets => Some("NAME"),
             Power::Files => Some("FOLDER"),
             Power::Call => Some("COMMAND"),
+            Power::Containers => Some("IMAGE"),
             _ => None,
         }
     }
@@ -118,7 +123,7 @@ impl fmt::Display for Power {
 }
 
 /// What one pack may do. The default grants nothing but its output and log. A call keeps the grants it began with.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Grants {
     /// may read GPUs
     pub gpu: bool,
@@ -144,6 +149,8 @@ pub struct Grants {
     pub notify: bool,
     /// displays it may see
     pub screen: Option<screen::Grant>,
+    /// containers it may run
+    pub containers: Option<Arc<containers::Grant>>,
     /// the longest a call may run by policy; a call that reaches it ends `limit_time`, one that reaches its caller's own deadline `deadline`
     pub time: Option<Duration>,
 }

@@ -76,6 +76,44 @@ pub(crate) const SCREEN_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) const SCREEN_AT_ONCE: usize = 2;
 /// Pixels of one display: 8K, and the largest that are sold beside it.
 pub(crate) const SCREEN_PIXELS: u64 = 40 << 20;
+/// Containers that policy may let one pack run at once.
+pub(crate) const CONTAINERS: usize = 64;
+/// Containers of one pack that may be there, those that ended included: one answer lists them.
+pub(crate) const CONTAINERS_KEPT: usize = 128;
+/// MiB of memory that policy may give one container: 4 TiB, more than machines have.
+pub(crate) const CONTAINER_MIB: u32 = 4 << 20;
+/// Processors that policy may give one container.
+pub(crate) const CONTAINER_CPUS: f64 = 1_024.0;
+/// GPUs that policy may give one pack.
+pub(crate) const CONTAINER_GPUS: u32 = 64;
+/// Seconds that policy may let a container run: a year.
+pub(crate) const CONTAINER_SECS: u64 = 31_536_000;
+/// Processes and threads of one container: a server has hundreds, a fork bomb wants all.
+pub(crate) const CONTAINER_PIDS: i64 = 4_096;
+/// MiB of shared memory where a container asks for none: what runtimes give.
+pub(crate) const CONTAINER_SHM_MIB: u32 = 64;
+/// What a runtime keeps of one container's log, in two files.
+pub(crate) const CONTAINER_LOG: &str = "16m";
+/// Bytes of everything that a pack says about one container, so that a request for it stays small.
+pub(crate) const CONTAINER_SPEC: usize = 256 << 10;
+/// Folders that one container may see.
+pub(crate) const CONTAINER_MOUNTS: usize = 32;
+/// Bytes of one answer of a container runtime, and of one piece of a stream of them. 128 containers with long labels are 1 MiB.
+pub(crate) const RUNTIME_ANSWER: u64 = 16 << 20;
+/// How long a container runtime may take to answer. A busy one takes seconds to create a container.
+pub(crate) const RUNTIME_TIME: Duration = Duration::from_secs(60);
+/// How long it may take to fetch an image: 20 GiB over 100 Mbit/s.
+pub(crate) const PULL_TIME: Duration = Duration::from_secs(1_800);
+/// The longest a container may take to stop before it is killed.
+pub(crate) const STOP_SECS: u32 = 300;
+/// How long the end of a container is waited for before it is asked whether the runtime still knows it.
+pub(crate) const WAIT_TIME: Duration = Duration::from_secs(60);
+/// Between two questions whether a container has ended.
+pub(crate) const WAIT_AGAIN: Duration = Duration::from_millis(50);
+/// Between the two looks that make a percentage.
+pub(crate) const STATS_TIME: Duration = Duration::from_millis(500);
+/// Logs and programs in containers that all calls may have open together: each has a connection of its own.
+pub(crate) const ATTACHED: usize = 128;
 /// Memory that a used slot keeps, zeroed, for the next call. Nearly all packs touch less.
 pub(crate) const KEEP_RESIDENT: usize = 1 << 20;
 /// Address bits below which a pool of [`SLOTS_NARROW`] is all that fits.

@@ -59,6 +59,7 @@ impl Typed {
             log: Arc::clone(&pack.log),
             label: String::new(),
             kv: Arc::clone(&pack.kv),
+            containers: Arc::clone(&pack.containers),
             outside: Arc::clone(&pack.outside),
             calls: Calls::new(None),
             seat: Arc::clone(&pack.seat),

@@ -24,7 +24,7 @@ use crate::imports::{self, Imports};
 use crate::log::PackLog;
 use crate::power::http::Outside;
 use crate::power::seat::{self, Seat};
-use crate::power::{camera, kv};
+use crate::power::{camera, containers, kv};
 use crate::state::State;
 use crate::{host_v0_1, limits, wasi, wasi_http};
 
@@ -48,6 +48,8 @@ pub struct HostConfig {
     pub outside: Outside,
     /// where the machine is, its messages and screens
     pub seat: seat::Config,
+    /// where packs' containers run
+    pub containers: containers::Config,
 }
 
 impl fmt::Debug for HostConfig {
@@ -70,6 +72,7 @@ pub struct Host {
     memory: usize,
     camera: camera::Config,
     kv: Arc<kv::Store>,
+    containers: Arc<containers::Containers>,
     outside: Arc<Outside>,
     seat: Arc<Seat>,
 }
@@ -94,6 +97,7 @@ pub struct Pack {
     pub(crate) memory: usize,
     pub(crate) camera: camera::Config,
     pub(crate) kv: Arc<kv::Store>,
+    pub(crate) containers: Arc<containers::Containers>,
     pub(crate) outside: Arc<Outside>,
     pub(crate) seat: Arc<Seat>,
     pub(crate) log: Arc<PackLog>,
@@ -118,9 +122,15 @@ impl Host {
             memory: config.memory_bytes,
             camera: camera::Config { test_pattern: config.camera_test_pattern },
             kv: Arc::new(kv::Store::new(config.kv)),
+            containers: containers::Containers::new(config.containers, &config.cache_key),
             outside: Arc::new(config.outside),
             seat: Arc::new(Seat::new(config.seat)),
         })
+    }
+
+    /// Sees to it from now on that containers end when their time is up, those of an older start too. Needs a runtime of Tokio.
+    pub fn tend_containers(&self) {
+        self.containers.tend();
     }
 
     /// Checks, compiles (or finds compiled) and links a pack.
@@ -187,6 +197,7 @@ impl Host {
             memory: self.memory,
             camera: self.camera,
             kv: Arc::clone(&self.kv),
+            containers: Arc::clone(&self.containers),
             outside: Arc::clone(&self.outside),
             seat: Arc::clone(&self.seat),
         }))

@@ -16,7 +16,7 @@ use crate::log::PackLog;
 use crate::power::call::Calls;
 use crate::power::http::Outside;
 use crate::power::seat::Seat;
-use crate::power::{camera, files, kv};
+use crate::power::{camera, containers, files, kv};
 use crate::sink::Sink;
 use crate::stream::HostStream;
 use crate::wasi;
@@ -31,6 +31,7 @@ pub(crate) struct State {
     pub(crate) log: Arc<PackLog>,
     pub(crate) label: String,
     pub(crate) kv: Arc<kv::Store>,
+    pub(crate) containers: Arc<containers::Containers>,
     pub(crate) outside: Arc<Outside>,
     pub(crate) calls: Calls,
     pub(crate) seat: Arc<Seat>,
@@ -60,6 +61,7 @@ pub(crate) struct Brought {
     pub(crate) log: Arc<PackLog>,
     pub(crate) label: String,
     pub(crate) kv: Arc<kv::Store>,
+    pub(crate) containers: Arc<containers::Containers>,
     pub(crate) outside: Arc<Outside>,
     pub(crate) calls: Calls,
     pub(crate) seat: Arc<Seat>,
@@ -94,6 +96,7 @@ impl State {
             log: brought.log,
             label: brought.label,
             kv: brought.kv,
+            containers: brought.containers,
             outside: brought.outside,
             calls: brought.calls,
             seat: brought.seat,
@@ -130,6 +133,7 @@ impl State {
             Power::Location => grants.location.is_some(),
             Power::Notify => grants.notify,
             Power::Screen => grants.screen.is_some(),
+            Power::Containers => grants.containers.is_some(),
         };
         if self.shared_only && !power.is_shared() {
             return Err(self.deny(not_shared(power)));

@@ -15,7 +15,7 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{Accessor, Destination, Source, StreamConsumer, StreamProducer, StreamReader, StreamResult, VecBuffer};
 
 use crate::limits::CHUNK;
-use crate::power::process::{Pipe, PipeWriter, drain};
+use crate::power::process::{Pipe, drain};
 use crate::sink::{Closed, Lane, Output, Sink};
 use crate::state::State;
 
@@ -300,19 +300,21 @@ impl StreamConsumer<State> for ToLane {
 }
 
 /// Feeds a host's stream to a child until either ends.
-pub(crate) async fn feed(mut stream: HostStream, mut stdin: PipeWriter) {
+pub(crate) async fn feed(mut stream: HostStream, mut stdin: impl AsyncWrite + Unpin) {
     while let Some(bytes) = stream.next().await {
         // A child that reads no more has closed its end.
         if stdin.write_all(&bytes).await.is_err() {
             break;
         }
     }
+    // A socket has to be told; a pipe ends with its last writer.
+    let _ = stdin.shutdown().await;
 }
 
 /// Takes what a guest writes to a child.
-pub(crate) struct ToChild(pub(crate) PipeWriter);
+pub(crate) struct ToChild<W>(pub(crate) W);
 
-impl StreamConsumer<State> for ToChild {
+impl<W: AsyncWrite + Unpin + Send + 'static> StreamConsumer<State> for ToChild<W> {
     type Item = u8;
 
     fn poll_consume(

@@ -53,6 +53,7 @@ fn host() -> Host {
         kv: None,
         outside: outhaul_host::power::http::Outside::default(),
         seat: outhaul_host::power::seat::Config::default(),
+        containers: outhaul_host::power::containers::Config::default(),
     })
     .expect("a host")
 }

@@ -87,6 +87,7 @@ fn test_host(dir: &Path) -> Host {
         kv: None,
         outside: outhaul_host::power::http::Outside::default(),
         seat: outhaul_host::power::seat::Config::default(),
+        containers: outhaul_host::power::containers::Config::default(),
     };
     Host::new(config).expect("a host")
 }

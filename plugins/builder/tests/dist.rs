@@ -44,6 +44,12 @@ const EXPECTED: &[(&str, &str, &[&str], bool)] = &[
     ),
     ("fixtures/kv", "fixture:kv/keep@0.1.0", &["kv"], false),
     (
+        "fixtures/containers",
+        "fixture:containers/work@0.1.0",
+        &["containers", "output"],
+        true,
+    ),
+    (
         "fixtures/nested-option",
         "fixture:nested-option/nested@0.1.0",
         &[],

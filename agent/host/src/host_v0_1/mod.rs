@@ -5,6 +5,7 @@
 
 pub(crate) mod call;
 pub(crate) mod camera;
+pub(crate) mod containers;
 pub(crate) mod gpu;
 pub(crate) mod kv;
 pub(crate) mod location;
@@ -47,6 +48,7 @@ pub(crate) fn link(linker: &mut Linker<State>, kind: Kind) -> wasmtime::Result<(
             Power::Location => location::link(interface, kind)?,
             Power::Notify => notify::link(interface, kind)?,
             Power::Screen => screen::link(interface, kind)?,
+            Power::Containers => containers::link(interface, kind)?,
             // WASI has them.
             Power::Http | Power::Files => {}
         }

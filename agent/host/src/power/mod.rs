@@ -5,11 +5,12 @@
 //! the grants it began with. A refusal is a sentence that ends with the command that would lift it.
 //!
 //! `gpu`, `system`, `camera`, `files`, `kv` and `secrets` block: run them on a blocking thread. `process`, `http`, `location`, `notify`,
-//! `screen` and `call` are async.
+//! `screen`, `containers` and `call` are async.
 
 mod bus;
 pub mod call;
 pub mod camera;
+pub mod containers;
 pub mod files;
 pub mod gpu;
 pub mod http;

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use outhaul_host::power::{kv, location, screen};
+use outhaul_host::power::{containers, kv, location, screen};
 use outhaul_host::{Grants, Host, HostConfig, Pack, Power};
 use outhaul_protocol::error::Code;
 use serde_json::json;
@@ -40,7 +40,9 @@ fn functions() -> Vec<(Power, String)> {
 }
 
 async fn conformance(folder: &tempfile::TempDir) -> Arc<Pack> {
-    let host = Host::new(HostConfig { kv: Some(folder.path().join("kv")), seat: crate::seat::alone(), ..config() }).expect("a host");
+    let kv = Some(folder.path().join("kv"));
+    let containers = containers::Config { socket: Some("/nowhere/docker.sock".into()), ..containers::Config::default() };
+    let host = Host::new(HostConfig { kv, containers, seat: crate::seat::alone(), ..config() }).expect("a host");
     host.load(wasm("conformance")).await.expect("loads")
 }
 
@@ -50,6 +52,7 @@ fn granted() -> Grants {
         kv: Some(kv::Grant { max_kib: 8, owner: "name-conformance".into() }),
         secrets: serde_json::from_value(json!(["token"])).expect("a grant"),
         call: serde_json::from_value(json!(["echo.say"])).expect("a grant"),
+        containers: Some(Arc::new(serde_json::from_value(json!({"images": ["busybox:*"]})).expect("a grant"))),
         location: Some(location::Grant { coarse: true }),
         notify: true,
         screen: Some(screen::Grant { all: true, displays: Vec::new() }),
@@ -71,6 +74,7 @@ async fn call(pack: &Arc<Pack>, name: &str, grants: Grants, shared_only: bool) -
 fn lacking(power: Power) -> &'static [&'static str] {
     match power {
         Power::Gpu => &["NoDriver"],
+        Power::Containers => &["NoRuntime"],
         Power::Notify | Power::Screen => &["Unavailable"],
         _ => &[],
     }

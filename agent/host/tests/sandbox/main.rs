@@ -2,6 +2,7 @@
 
 mod ceilings;
 mod conformance;
+mod containers;
 mod crafted;
 mod files;
 mod greed;
@@ -9,6 +10,7 @@ mod kv;
 mod loading;
 mod neighbours;
 mod outside;
+mod podman;
 mod powers;
 mod seat;
 mod streams;

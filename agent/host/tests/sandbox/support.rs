@@ -33,6 +33,7 @@ pub(crate) fn config() -> HostConfig {
         kv: None,
         outside: crate::outside::outside(),
         seat: outhaul_host::power::seat::Config::default(),
+        containers: outhaul_host::power::containers::Config::default(),
     }
 }
 

@@ -53,6 +53,7 @@ async fn sandboxes(effort: Effort) -> Result<Vec<Row>> {
         kv: None,
         outside: outhaul_host::power::http::Outside::default(),
         seat: outhaul_host::power::seat::Config::default(),
+        containers: outhaul_host::power::containers::Config::default(),
     })?;
     let devices = host.load(Bytes::from(std::fs::read(pack("fixtures/devices"))?)).await?;
     let (typed, grants, all) = (Typed::bind(&devices)?, Arc::new(Grants::default()), Arc::new(every_grant()?));
@@ -102,6 +103,7 @@ fn every_grant() -> Result<Grants> {
         location: Some(location::Grant { coarse: true }),
         notify: true,
         screen: Some(screen::Grant { all: true, displays: Vec::new() }),
+        containers: Some(Arc::new(serde_json::from_value(json!({"images": ["ghcr.io/acme/*"], "mounts": ["/srv:r"]}))?)),
         time: Some(Duration::from_secs(60)),
     })
 }
