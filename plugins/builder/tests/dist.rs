@@ -8,7 +8,33 @@ use outhaul_author::component::Types;
 /// engine with async support.
 const EXPECTED: &[(&str, &str, &[&str], bool)] = &[
     ("camera", "outhaul:commands/camera@0.1.0", &["camera"], true),
+    (
+        "fixtures/chain",
+        "fixture:chain/chain@0.1.0",
+        &["call", "output"],
+        true,
+    ),
     ("fixtures/clash", "fixture:clash/gpu@0.1.0", &[], false),
+    (
+        "fixtures/conformance",
+        "fixture:conformance/conformance@0.1.0",
+        &[
+            "call",
+            "camera",
+            "containers",
+            "gpu",
+            "kv",
+            "location",
+            "log",
+            "notify",
+            "output",
+            "process",
+            "screen",
+            "secrets",
+            "system",
+        ],
+        true,
+    ),
     (
         "fixtures/devices",
         "fixture:devices/devices@0.1.0",
@@ -116,8 +142,9 @@ const EXPECTED: &[(&str, &str, &[&str], bool)] = &[
 ];
 
 /// A 60 KB pack compiles in 55 ms and deploys in a fraction of a second; what grows beyond this deserves a question.
-/// The largest now is the fixture that has all of a standard library's file system in it.
-const LARGEST: usize = 144 << 10;
+/// The largest now are the fixture that calls everything there is, with its docs, and the one that has all of a standard library's file
+/// system in it.
+const LARGEST: usize = 160 << 10;
 
 fn packs() -> (Tree, Vec<Pack>) {
     let tree = Tree::of_this_crate().expect("find the tree");
