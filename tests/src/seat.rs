@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::process::Command;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
@@ -118,8 +119,7 @@ impl Gpsd {
         let source = format!("tcp://{}", receiver.local_addr()?);
         let (ready, is_ready) = mpsc::channel();
         std::thread::spawn(move || receive(&receiver, sentences, &ready));
-        // It takes no port 0: this one was free a moment ago.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let mut command = Command::new(program);
         command.args(["-N", "-n", "-S", &port.to_string(), &source]);
         let process = Process::start(command)?;
@@ -129,13 +129,25 @@ impl Gpsd {
     }
 }
 
-/// Talks to gpsd as long as it listens. What it does not read yet waits in the socket, and so do we.
+/// gpsd takes no port 0. This one was free a moment ago, and is below those that are given to who asks for any.
+fn free_port() -> Result<u16> {
+    let start = u16::try_from(std::process::id() % 10_000)?;
+    let ports = (0..10_000).map(|step| 20_000 + (start + step) % 10_000);
+    ports.into_iter().find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).context("every port is taken")
+}
+
+/// How often a receiver says all it knows; real ones do so ten times a second at most.
+const CYCLE: Duration = Duration::from_millis(100);
+
+/// Talks to gpsd as long as it listens, at the pace of a receiver: one that never pauses keeps gpsd from its listeners.
 fn receive(receiver: &TcpListener, sentences: &[&str], ready: &mpsc::Sender<()>) {
     let framed: String =
         sentences.iter().map(|sentence| format!("${sentence}*{:02X}\r\n", sentence.bytes().fold(0, |sum, byte| sum ^ byte))).collect();
     while let Ok((mut stream, _)) = receiver.accept() {
         // Whoever waited for the first one is gone at the second.
         let _ = ready.send(());
-        while stream.write_all(framed.as_bytes()).is_ok() {}
+        while stream.write_all(framed.as_bytes()).is_ok() {
+            std::thread::sleep(CYCLE);
+        }
     }
 }
