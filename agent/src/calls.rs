@@ -12,7 +12,7 @@ use outhaul_protocol::error::{Code, Failure};
 use outhaul_protocol::inner::{CallId, call_cost};
 use outhaul_protocol::keys::{Digest, KeyId};
 use outhaul_protocol::limits;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::outlet::Outlet;
@@ -157,8 +157,17 @@ impl Inlet {
 }
 
 /// The table.
-#[derive(Debug, Default)]
-pub struct Calls(Mutex<Table>);
+#[derive(Debug)]
+pub struct Calls {
+    table: Mutex<Table>,
+    nested: Arc<Semaphore>,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        Calls { table: Mutex::default(), nested: Arc::new(Semaphore::new(limits::CALLS)) }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -170,7 +179,12 @@ struct Table {
 
 impl Calls {
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Room for the calls that packs make of other packs: as many again as operators may have.
+    pub(crate) fn nested(&self) -> Arc<Semaphore> {
+        self.nested.clone()
     }
 
     /// Takes a call's id and one of the places: the last check before it runs.

@@ -15,6 +15,7 @@ use outhaul_protocol::limits;
 use outhaul_protocol::text::escape_control;
 use outhaul_protocol::types::Command;
 use outhaul_protocol::value::{Value, params_from_json, parse_json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::calls::Running;
@@ -25,6 +26,8 @@ use crate::run::Node;
 const CHAIN: usize = 4;
 /// How long a nested call waits for a place of its pack. Others of the same pack may be waiting for each other.
 const PLACE_WAIT: Duration = Duration::from_secs(5);
+/// Calls that one operator's call may have under way below it, all together: a tree of them must leave sandboxes for others.
+const TREE: usize = 32;
 
 /// The other packs, as one call sees them.
 #[derive(Debug)]
@@ -33,18 +36,43 @@ pub(crate) struct Neighbours {
     running: Arc<Running>,
     chain: Vec<String>,
     operator: KeyId,
+    room: Room,
+}
+
+/// Room for calls below an operator's: its own share, and the machine's for all of them.
+#[derive(Debug, Clone)]
+struct Room {
+    tree: Arc<Semaphore>,
+    machine: Arc<Semaphore>,
+}
+
+impl Room {
+    fn new(machine: Arc<Semaphore>) -> Self {
+        Room { tree: Arc::new(Semaphore::new(TREE)), machine }
+    }
+
+    /// Room for one more, held until it is dropped.
+    fn take(&self) -> Result<[OwnedSemaphorePermit; 2], CallError> {
+        let tree = self.tree.clone().try_acquire_owned();
+        let tree = tree
+            .map_err(|_| CallError::Limit(format!("{TREE} calls below this operator's are under way, which is as many as it may have")))?;
+        let machine = self.machine.clone().try_acquire_owned();
+        let full = |_| CallError::Limit("as many calls of packs to packs as this machine takes are under way".into());
+        Ok([tree, machine.map_err(full)?])
+    }
 }
 
 impl Neighbours {
     /// For an operator's call of a pack.
     pub(crate) fn of(node: Arc<Node>, running: Arc<Running>, pack: &str, operator: KeyId) -> Self {
-        Neighbours { node, running, chain: vec![pack.to_owned()], operator }
+        let room = Room::new(node.calls.nested());
+        Neighbours { node, running, chain: vec![pack.to_owned()], operator, room }
     }
 
     /// The same, one pack further down.
     fn below(&self, pack: &str) -> Self {
         let chain = self.chain.iter().map(String::as_str).chain([pack]).map(str::to_owned).collect();
-        Neighbours { node: self.node.clone(), running: self.running.clone(), chain, operator: self.operator }
+        Neighbours { node: self.node.clone(), running: self.running.clone(), chain, operator: self.operator, room: self.room.clone() }
     }
 
     fn find(&self, command: &str) -> Result<Arc<Active>, CallError> {
@@ -92,9 +120,14 @@ impl Others for Neighbours {
         let json = parse_json(&asked.params).map_err(|failure| CallError::BadParams(failure.message))?;
         let params = params_from_json(&json, &command).map_err(|failure| CallError::BadParams(said(failure)))?;
         active.conduct().check(active.name())?;
+        let room = self.room.take()?;
         let below = self.below(active.name());
         tracing::debug!(chain = below.chain.join(" → "), command = command.name, "a pack calls another");
-        Ok(Box::pin(below.run(active, command, params, asked)))
+        let work = below.run(active, command, params, asked);
+        Ok(Box::pin(async move {
+            let _held = room;
+            work.await
+        }))
     }
 }
 
@@ -157,6 +190,19 @@ mod tests {
         assert!(admits(&chain(&["a"]), "b").is_ok() && admits(&chain(&["a", "b", "c"]), "d").is_ok());
         assert_eq!(refused(&["a", "b"], "a"), "pack `a` is in this chain of calls already: a → b → a");
         assert_eq!(refused(&["a", "b", "c", "d"], "e"), "a chain of calls has at most 4 packs: a → b → c → d → e");
+    }
+
+    #[test]
+    fn a_tree_of_calls_has_its_share_of_the_machine_and_no_more() {
+        let machine = Arc::new(Semaphore::new(TREE + 1));
+        let (one, other) = (Room::new(machine.clone()), Room::new(machine));
+        let deeper = one.clone();
+        let held: Vec<_> = (0..TREE).map(|_| deeper.take().expect("room")).collect();
+        assert!(one.take().expect_err("its share is gone").to_string().starts_with("32 calls below"));
+        let last = other.take().expect("for another there is room");
+        assert!(other.take().expect_err("full").to_string().starts_with("as many calls of packs"));
+        drop((held, last));
+        assert!(one.take().is_ok());
     }
 
     #[test]

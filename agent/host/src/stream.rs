@@ -15,6 +15,7 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{Accessor, Destination, Source, StreamConsumer, StreamProducer, StreamReader, StreamResult, VecBuffer};
 
 use crate::limits::CHUNK;
+use crate::power::call::Place;
 use crate::power::process::{Pipe, drain};
 use crate::sink::{Closed, Lane, Output, Sink};
 use crate::state::State;
@@ -28,7 +29,7 @@ pub(crate) struct HostStream {
 
 #[derive(Debug)]
 enum From {
-    Caller { queue: mpsc::Receiver<Bytes>, rest: Bytes },
+    Caller { queue: mpsc::Receiver<Bytes>, rest: Bytes, _place: Option<Place> },
     Pipe { pipe: Pipe, buffer: BytesMut },
     Bytes(Bytes),
     Ended,
@@ -37,7 +38,12 @@ enum From {
 impl HostStream {
     /// What the caller sends.
     pub(crate) fn caller(queue: mpsc::Receiver<Bytes>, over: CancellationToken) -> Self {
-        HostStream { from: From::Caller { queue, rest: Bytes::new() }, over }
+        HostStream { from: From::Caller { queue, rest: Bytes::new(), _place: None }, over }
+    }
+
+    /// What another pack says. As long as it is held, so is the place of its call.
+    pub(crate) fn called(queue: mpsc::Receiver<Bytes>, place: Place, over: CancellationToken) -> Self {
+        HostStream { from: From::Caller { queue, rest: Bytes::new(), _place: Some(place) }, over }
     }
 
     /// What a child writes. `over` ends with the call: until then a stream that nobody wants is drained.
@@ -87,7 +93,7 @@ impl HostStream {
             length
         };
         let filled = match &mut self.from {
-            From::Caller { queue, rest } => {
+            From::Caller { queue, rest, .. } => {
                 while rest.is_empty() {
                     match ready!(queue.poll_recv(cx)) {
                         Some(bytes) => *rest = bytes,

@@ -61,7 +61,7 @@ async fn try_it(what: &Run, home: Option<PathBuf>, output: Output) -> Result<u8,
     let mut interrupts = Interrupts::new()?;
     let mut result = finish(&trial, call, &mut lanes, &mut interrupts).await.map_err(|failure| remedied(failure, trial.active.name()));
     if let Ok(value) = &result
-        && let Err(failure) = whole(value, command, &lanes)
+        && let Err(failure) = whole(value, command, &mut lanes).await
     {
         result = Err(failure);
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use outhaul_protocol::error::{Code, Failure};
+use outhaul_protocol::inner::Lane;
 use outhaul_protocol::types::{Command, Type};
 use outhaul_protocol::value::Value;
 use serde_json::{Value as Json, json};
@@ -33,6 +34,7 @@ impl Ending<'_> {
             output.json(&self.json());
         } else {
             match self.result {
+                Ok(Value::Bytes(bytes)) if self.out.is_some() => output.talk(&format!("{} bytes", bytes.len())),
                 // With `--out -` stdout is the bytes'.
                 Ok(value) if self.out == Some(Path::new("-")) => output.talk(&result_text(value, self.command.result.as_ref())),
                 Ok(value) => output.data(&result_text(value, self.command.result.as_ref())),
@@ -94,7 +96,14 @@ pub fn failed_json(failure: &Failure) -> Json {
 
 /// As many bytes came as the result says; then they may have their name. Whether they are the right ones is the receipt's
 /// to say, where there is one.
-pub fn whole(value: &Value, command: &Command, lanes: &Lanes) -> Result<(), Failure> {
+pub async fn whole(value: &Value, command: &Command, lanes: &mut Lanes) -> Result<(), Failure> {
+    // Bytes that are the whole result go where a stream's would.
+    if let (Some(Type::Bytes), Value::Bytes(bytes)) = (&command.result, value)
+        && lanes.has_place()
+    {
+        lanes.take(Lane::Result, bytes.clone().into()).await?;
+        lanes.drain().await?;
+    }
     if let Some((bytes, _)) = stream_of(value, command).and_then(Value::as_stream)
         && bytes != lanes.result_bytes()
     {
@@ -116,7 +125,6 @@ fn stream_of<'v>(value: &'v Value, command: &Command) -> Option<&'v Value> {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use outhaul_protocol::inner::Lane;
     use outhaul_protocol::types::{Field, IntType};
 
     fn snap() -> Command {
@@ -161,13 +169,28 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_cut_is_no_success() {
-        assert!(whole(&photo(3), &snap(), &lanes(b"abc")).is_ok());
-        assert_eq!(whole(&photo(4), &snap(), &lanes(b"abc")).expect_err("cut").code, Code::Truncated);
+        let whole = |photo: &Value| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            runtime.block_on(whole(photo, &snap(), &mut lanes(b"abc")))
+        };
+        assert!(whole(&photo(3)).is_ok());
+        assert_eq!(whole(&photo(4)).expect_err("cut").code, Code::Truncated);
     }
 
     #[test]
     fn a_failure_has_the_whole_shape() {
         let json = json(&snap(), Err(Failure::new(Code::NodeOffline, "x")), &Lanes::new(false, None).expect("lanes"), None);
         insta::assert_snapshot!(json.to_string(), @r#"{"error":{"code":"node_offline","detail":null,"hint":null,"message":"x"},"ok":false,"receipt":null,"result":null,"stderr":"","stdout":""}"#);
+    }
+
+    #[test]
+    fn bytes_that_are_the_result_have_their_file_too() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("token");
+        let command = Command { result: Some(Type::Bytes), ..snap() };
+        let mut lanes = Lanes::new(true, Some(&path)).expect("a place");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(whole(&Value::Bytes(b"abc".into()), &command, &mut lanes)).expect("written");
+        assert_eq!(std::fs::read(&path).expect("there"), b"abc");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use outhaul_protocol::error::{Code, Failure};
-use outhaul_protocol::types::Command;
+use outhaul_protocol::types::{Command, Type};
 use outhaul_protocol::value::{Value, params, parse_json};
 use serde_json::Value as Json;
 
@@ -61,6 +61,9 @@ impl How {
             return Err(Failure::new(Code::BadUsage, format!("`{}` gives bytes", command.name))
                 .hint("say where they go: `--out FILE`, or `--out -` for stdout"));
         }
+        if self.out.is_some() && !command.has_stream() && command.result != Some(Type::Bytes) {
+            return Err(Failure::new(Code::BadUsage, format!("`{}` gives no bytes, so that there is nothing for `--out`", command.name)));
+        }
         Ok(value)
     }
 }
@@ -87,7 +90,6 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use outhaul_protocol::types::Type;
     use serde_json::json;
 
     #[test]
@@ -105,7 +107,12 @@ mod tests {
         let typed = |how: &How, json| how.typed(None, &[], &command, json);
         assert_eq!(typed(&How::default(), false).expect_err("nowhere").code, Code::BadUsage);
         assert!(typed(&How::default(), true).is_ok());
-        assert!(typed(&How { out: Some("-".into()), ..How::default() }, false).is_ok());
+        let out = || How { out: Some("-".into()), ..How::default() };
+        assert!(typed(&out(), false).is_ok());
+        let few = Command { result: Some(Type::Bytes), ..command.clone() };
+        assert!(out().typed(None, &[], &few, false).is_ok());
+        let none = Command { result: Some(Type::String), ..command.clone() };
+        assert_eq!(out().typed(None, &[], &none, false).expect_err("no bytes").code, Code::BadUsage);
     }
 
     #[test]

@@ -187,6 +187,12 @@ impl Lanes {
         }
     }
 
+    /// Whether somebody named a place for the result's bytes.
+    #[must_use]
+    pub fn has_place(&self) -> bool {
+        !matches!(self.result, ResultLane::Kept(_))
+    }
+
     /// Bytes of the result lane.
     pub fn result_bytes(&self) -> u64 {
         self.result_bytes

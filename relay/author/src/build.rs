@@ -14,11 +14,12 @@ use outhaul_protocol::limits;
 use outhaul_protocol::pack::Manifest;
 
 use crate::component::Types;
+use crate::inspect::{WASI, power};
 use crate::make::docs::{self, Written};
 use crate::make::encode;
 use crate::new::lay_host;
 use crate::project::{Lang, MADE, Project, sources_digest, write};
-use crate::wit::{HOST_FOLDER, Wit, short};
+use crate::wit::{HOST_FOLDER, Wit, powers, short};
 
 /// Powers that every pack has: nobody needs to read why.
 pub const ALWAYS: [&str; 2] = ["log", "output"];
@@ -109,8 +110,14 @@ fn notes(imports: &[String], manifest: &Manifest, written: &Written) -> Vec<Stri
     let mut notes: Vec<String> = silent
         .map(|power| format!("it imports `{power}` without a reason: [powers] in outhaul.toml is where the machine's owner reads why"))
         .collect();
-    let idle = manifest.powers.iter().filter(|power| !asked.contains(&&*power.name));
-    notes.extend(idle.map(|power| format!("it gives a reason for `{}`, which its code does not import", power.name)));
+    // Folders and web requests come through WASI. An interpreter imports folders whether its pack needs them or not.
+    let all: Vec<String> = imports.iter().filter_map(|import| power(import)).collect();
+    let idle = manifest.powers.iter().filter(|power| !all.contains(&power.name));
+    let known = |name: &str| powers().chain(WASI).any(|known| known == name);
+    notes.extend(idle.map(|power| match known(&power.name) {
+        true => format!("it gives a reason for `{}`, which its code does not import", power.name),
+        false => format!("it gives a reason for `{}`, and there is no such power", power.name),
+    }));
     notes.extend(written.missing.iter().cloned());
     notes
 }
@@ -166,6 +173,18 @@ mod tests {
         `hello.greet` has no doc comment
         `hello.greet` does not say what `person` is: a line `- person: …` in its doc does
         ");
+    }
+
+    #[test]
+    fn reasons_for_what_comes_through_wasi_are_as_good_as_others() {
+        let imports = ["wasi:filesystem/preopens@0.2.6", "outhaul:host/system@0.1.0"].map(str::to_owned);
+        let asked = |name: &str| outhaul_protocol::pack::Asked { name: name.into(), reason: "because".into() };
+        let powers = ["files", "system", "http", "kvx"].map(asked).to_vec();
+        let said = notes(&imports, &Manifest { powers, ..Manifest::default() }, &Written::default());
+        assert_eq!(
+            said,
+            ["it gives a reason for `http`, which its code does not import", "it gives a reason for `kvx`, and there is no such power"]
+        );
     }
 
     #[test]

@@ -66,8 +66,11 @@ pub fn inspect(wasm: &[u8]) -> Result<Inspected, Failure> {
     Ok(Inspected { digest: sha256(wasm), size: wasm.len(), contents, offered, powers, idle, wasi, unknown })
 }
 
+/// Powers that are standard interfaces of WASI.
+pub(crate) const WASI: [&str; 2] = ["files", "http"];
+
 /// The power an import is, when this version's host has it.
-fn power(import: &str) -> Option<String> {
+pub(crate) fn power(import: &str) -> Option<String> {
     // Two powers are standard interfaces of WASI.
     match import.split_once('@')? {
         ("wasi:filesystem/preopens", version) if version.starts_with("0.2.") => return Some("files".into()),

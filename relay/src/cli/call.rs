@@ -105,7 +105,9 @@ pub(crate) async fn finish(
         drive = tokio::time::timeout(GRACE, opening) => drive,
     };
     match drive {
-        Ok(drive) => Ok(follow(out, (drive?, Some(cancelled())), interrupts, lanes, false, deadline).await),
+        Ok(Ok(drive)) => Ok(follow(out, (drive, Some(cancelled())), interrupts, lanes, false, deadline).await),
+        // It never began.
+        Ok(Err(_)) => Ok(Finished::failed(cancelled())),
         Err(_) => Ok(Finished::failed(Failure::new(Code::Cancelled, "cancelled; the node did not answer, and the call may go on there"))),
     }
 }

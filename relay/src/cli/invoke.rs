@@ -37,7 +37,7 @@ pub(super) async fn invoke(context: &Context, node: &str, command: &str, how: &H
     let opening = Drive::start(session, &seen, &spec);
     let mut finished = finish(context.out, opening, &mut lanes, how.stdin, Some(deadline)).await?;
     if let Ok(value) = &finished.result
-        && let Err(failure) = whole(value, &meant.command, &lanes)
+        && let Err(failure) = whole(value, &meant.command, &mut lanes).await
     {
         finished.result = Err(failure);
     }

@@ -22,7 +22,7 @@ use crate::stream::HostStream;
 
 /// A call in the table of the one that made it. Dropping the last hold on it ends it: the guest's handle, the table at the call's end.
 #[expect(unreachable_pub, reason = "the generated types name it publicly, in a module that is not")]
-pub struct OngoingHandle(Arc<Mutex<Ongoing>>);
+pub struct OngoingHandle(Arc<Mutex<Ongoing>>, #[expect(dead_code, reason = "held for its drop")] power::Place);
 
 enum Ongoing {
     Running(AbortOnDropHandle<Result<String, power::CallError>>),
@@ -109,8 +109,9 @@ fn adopt(accessor: &Accessor<State>, running: power::Running, input: Option<Stre
         }
         let over = access.get().over();
         let ongoing = Arc::new(Mutex::new(Ongoing::Running(running.work)));
-        let ongoing = access.get().table.push(OngoingHandle(ongoing))?;
-        let mut stream = |queue| StreamReader::new(&mut access, HostStream::caller(queue, over.clone()));
+        let place = running.place;
+        let ongoing = access.get().table.push(OngoingHandle(ongoing, place.clone()))?;
+        let mut stream = |queue| StreamReader::new(&mut access, HostStream::called(queue, place.clone(), over.clone()));
         let (data, stdout) = (stream(running.data)?, stream(running.stdout)?);
         let (stderr, events) = (stream(running.stderr)?, stream(running.events)?);
         Ok(Running { ongoing, data, stdout, stderr, events })

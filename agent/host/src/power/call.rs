@@ -165,9 +165,15 @@ pub struct Calls {
 /// One piece on its way to whoever reads a lane.
 type Lanes = [mpsc::Sender<Bytes>; 4];
 
+/// A call's place among those that its caller has under way. Whatever holds something of the call holds it too: the call itself, its
+/// handle, and each stream with what waits in it, so that no caller keeps more than so many calls' worth.
+pub type Place = Arc<OwnedSemaphorePermit>;
+
 /// A started call.
 #[derive(Debug)]
 pub struct Running {
+    /// its place
+    pub place: Place,
     /// its end, and with it the call
     pub work: AbortOnDropHandle<Result<String, CallError>>,
     /// the stream of its result
@@ -209,6 +215,7 @@ impl Calls {
         let place = self.place(pack, grant, &command)?;
         let (output, mut outputs) = mpsc::channel(PIECES);
         let (_, input) = mpsc::channel(1);
+        let place = Arc::new(place);
         let mut work = spawn(self.prepare(Asked { command: command.clone(), params, output, input })?, place);
         let mut answer = Answer::default();
         let mut left = CALL_COLLECTED;
@@ -227,7 +234,7 @@ impl Calls {
 
     /// Calls, and gives what is said as it is said.
     pub fn start(&self, pack: &str, grant: &Grant, command: String, params: String) -> Result<Running, CallError> {
-        let place = self.place(pack, grant, &command)?;
+        let place = Arc::new(self.place(pack, grant, &command)?);
         let (output, outputs) = mpsc::channel(PIECES);
         let (input, inputs) = mpsc::channel(PIECES);
         let work = self.prepare(Asked { command, params, output, input: inputs })?;
@@ -235,7 +242,7 @@ impl Calls {
         let [(data_in, data), (stdout_in, stdout), (stderr_in, stderr), (events_in, events)] = lanes;
         let sorted = sort(outputs, [data_in, stdout_in, stderr_in, events_in]);
         let whole = async move { tokio::join!(work, sorted).0 };
-        Ok(Running { work: spawn(Box::pin(whole), place), data, stdout, stderr, events, input })
+        Ok(Running { work: spawn(Box::pin(whole), place.clone()), place, data, stdout, stderr, events, input })
     }
 
     fn place(&self, pack: &str, grant: &Grant, command: &str) -> Result<OwnedSemaphorePermit, CallError> {
@@ -280,8 +287,8 @@ fn too_much(command: &str) -> CallError {
     CallError::Limit(format!("`{}` said more than the {mib} MiB that are collected; `start` gives it as streams", shown(command)))
 }
 
-/// On a task of its own, so that calls side by side run side by side. It ends with its handle, and then its place is free.
-fn spawn(work: Work, place: OwnedSemaphorePermit) -> AbortOnDropHandle<Result<String, CallError>> {
+/// On a task of its own, so that calls side by side run side by side. It ends with its handle.
+fn spawn(work: Work, place: Place) -> AbortOnDropHandle<Result<String, CallError>> {
     AbortOnDropHandle::new(tokio::spawn(async move {
         let _place = place;
         work.await

@@ -104,6 +104,24 @@ async fn so_many_calls_at_once_and_a_place_for_each_that_ends() {
 }
 
 #[tokio::test]
+async fn what_a_call_left_unread_keeps_its_place() {
+    let (calls, all) = (calls(), grant(&["*"]));
+    let start = || calls.start("flow", &all, "a.b".into(), "{}".into());
+    // Ended, with what they said still in their streams.
+    let mut kept = Vec::new();
+    for _ in 0..CALLS_AT_ONCE {
+        let mut running = start().expect("a place");
+        let (input, _) = mpsc::channel(1);
+        drop(std::mem::replace(&mut running.input, input));
+        assert_eq!(ended(&mut running.work).await, Ok("7".into()));
+        kept.push(running);
+    }
+    assert!(matches!(start(), Err(CallError::Limit(_))));
+    kept.pop();
+    assert!(start().is_ok());
+}
+
+#[tokio::test]
 async fn each_lane_has_its_own_and_events_a_line_each() {
     let mut running = calls().start("flow", &grant(&["*"]), "a.b".into(), "{}".into()).expect("started");
     running.input.send(Bytes::from_static(b"told")).await.expect("taken");
