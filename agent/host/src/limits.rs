@@ -84,6 +84,8 @@ pub(crate) const CONTAINERS_KEPT: usize = 128;
 pub(crate) const CONTAINER_MIB: u32 = 4 << 20;
 /// Processors that policy may give one container.
 pub(crate) const CONTAINER_CPUS: f64 = 1_024.0;
+/// The least part of a processor that a container can be given: kernels count a millisecond in a tenth of a second at least.
+pub(crate) const CONTAINER_CPUS_LEAST: f64 = 0.01;
 /// GPUs that policy may give one pack.
 pub(crate) const CONTAINER_GPUS: u32 = 64;
 /// Seconds that policy may let a container run: a year.

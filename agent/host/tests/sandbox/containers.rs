@@ -1,6 +1,7 @@
 //! `containers` against a real Podman: what runs, what it can see, whose it is, and what no pack can make of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -226,6 +227,40 @@ async fn mounts_are_what_was_granted_and_links_lead_nowhere_else() {
     }
 }
 
+/// A file system of its own, until this is dropped.
+struct Below(PathBuf);
+
+impl Below {
+    fn mount(path: PathBuf) -> Self {
+        std::fs::create_dir_all(&path).expect("made");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "below"]).arg(&path).status().expect("mount");
+        assert!(mounted.success());
+        Below(path)
+    }
+}
+
+impl Drop for Below {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn what_is_mounted_below_a_folder_does_not_come_along() {
+    let Some(mut bench) = Bench::new("what is mounted below a folder does not come along").await else { return };
+    let folder = std::fs::canonicalize(bench.podman.folder()).expect("there").join("seen");
+    std::fs::create_dir_all(&folder).expect("made");
+    std::fs::write(folder.join("a"), "plain").expect("written");
+    let below = Below::mount(folder.join("below"));
+    std::fs::write(below.0.join("secret"), "of another").expect("written");
+    bench.grant["mounts"] = json!([format!("{}:r", folder.display())]);
+    let mounts = json!([{"source": folder, "target": "/d", "writable": false}]);
+    let look = "cat /d/a; ls /d/below; touch /d/below/x";
+    let (code, stdout, _) = bench.result(spec(&["sh", "-c", look], json!({"mounts": mounts}))).await;
+    assert_eq!((code, stdout.as_str()), (json!(1), "plain"));
+    assert!(!below.0.join("x").exists());
+}
+
 #[tokio::test]
 async fn a_runtime_that_makes_more_of_a_container_than_was_asked_is_seen_before_it_starts() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -339,6 +374,7 @@ async fn labels_and_devices_cannot_be_asked_for_by_variables() {
         ("workdir", json!("x")),
         ("env", json!([["A=B", "c"]])),
         ("cpus", json!(-1.0)),
+        ("cpus", json!(1e-10)),
         ("cpus", json!("NaN")),
         ("memory_mib", json!(0)),
     ] {

@@ -159,7 +159,8 @@ impl Containers {
         labels: HashMap<String, String>,
         gpus: &[String],
     ) -> Result<String, ContainersError> {
-        let made = if runtime.podman && !gpus.is_empty() {
+        // To Podman's other interface, whose mounts bring along what is mounted below them, GPUs mean nothing.
+        let made = if runtime.podman && !(gpus.is_empty() && permitted.binds.is_empty()) {
             libpod::create(runtime, permitted, known, labels, gpus).await
         } else {
             let options = CreateContainerOptions { name: Some(known.to_owned()), ..CreateContainerOptions::default() };

@@ -1,5 +1,6 @@
 //! Runtimes that hang, never end or lie, played at a socket; and what is judged before any runtime is asked.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,79 @@ fn grant() -> Grant {
 
 fn answer(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+fn mount(source: &Path) -> Spec {
+    let mount = Mount { source: source.display().to_string(), target: "/d".into(), writable: false };
+    Spec { image: "busybox".into(), mounts: vec![mount], ..Spec::default() }
+}
+
+/// A grant of folders that are there.
+fn mounting(folders: &[&Path]) -> Grant {
+    let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+    serde_json::from_value(json!({"images": ["busybox:*"], "mounts": folders})).expect("a grant")
+}
+
+#[test]
+fn no_amount_of_processors_is_rounded_to_none() {
+    for cpus in [1e-10, 1e-5, 0.009, 0.0, f64::MIN_POSITIVE] {
+        let spec = Spec { image: "busybox".into(), cpus: Some(cpus), ..Spec::default() };
+        assert!(matches!(create::judge("x", &grant(), &[], spec), Err(ContainersError::Failed(_))), "{cpus}");
+    }
+    let spec = Spec { image: "busybox".into(), cpus: Some(0.01), ..Spec::default() };
+    assert_eq!(create::judge("x", &grant(), &[], spec).expect("granted").nano_cpus, 10_000_000);
+}
+
+#[test]
+fn nothing_is_mounted_that_another_container_could_have_put_there() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = std::fs::canonicalize(dir.path()).expect("there");
+    let at = |name: &str| folder.join(name);
+    for name in ["out", "secret", "data"] {
+        std::fs::create_dir(at(name)).expect("made");
+    }
+    // What a container with `out` made of a folder in it, and links of the owner's that lead through there.
+    std::os::unix::fs::symlink(at("secret"), at("out/models")).expect("linked");
+    std::os::unix::fs::symlink(at("out"), at("way")).expect("linked");
+    std::os::unix::fs::symlink("out/models", at("short")).expect("linked");
+    std::os::unix::fs::symlink("./../secret", at("data/link")).expect("linked");
+    let judged = |grant: &Grant, source: &Path| create::judge("x", grant, &[], mount(source)).map(|permitted| permitted.binds[0].source.clone());
+    for name in ["out/models", "way/models", "short"] {
+        let grant = mounting(&[&at(name)]);
+        assert_eq!(judged(&grant, &at(name)), Ok(at("secret")), "{name}: nobody else may write there");
+        let grant = Grant { unsteady: vec![at("out")], ..grant };
+        let error = judged(&grant, &at(name)).expect_err("others may");
+        assert!(matches!(&error, ContainersError::Denied(why) if why.contains("which containers may change")), "{name}: {error}");
+    }
+    // Nor does such a folder make good what a link in another one leads to.
+    let grant = Grant { unsteady: vec![at("out")], ..mounting(&[&at("out/models"), &at("data")]) };
+    assert!(matches!(judged(&grant, &at("data/link")), Err(ContainersError::Denied(_))));
+    assert_eq!(judged(&mounting(&[&at("secret"), &at("data")]), &at("data/link")), Ok(at("secret")));
+    // The folder itself is theirs and may be seen.
+    let grant = Grant { unsteady: vec![at("out")], ..mounting(&[&at("out")]) };
+    assert_eq!(judged(&grant, &at("out")), Ok(at("out")));
+    std::os::unix::fs::symlink("round", at("round")).expect("linked");
+    assert!(matches!(judged(&mounting(&[&at("round")]), &at("round")), Err(ContainersError::NotFound(_))));
+}
+
+#[test]
+fn a_source_that_runtimes_would_read_otherwise_is_never_mounted() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = std::fs::canonicalize(dir.path()).expect("there");
+    let names: [&[u8]; 5] = [b"data,source=x", b"a:b", b"a\nb", b"\xff", b"a b"];
+    let grant = mounting(&[&folder]);
+    for (number, name) in names.into_iter().enumerate() {
+        let real = folder.join(std::ffi::OsStr::from_bytes(name));
+        std::fs::create_dir(&real).expect("made");
+        let link = folder.join(format!("link{number}"));
+        std::os::unix::fs::symlink(&real, &link).expect("linked");
+        let judged = create::judge("x", &grant, &[], mount(&link));
+        match name == b"a b" {
+            true => assert_eq!(judged.expect("plain enough").binds[0].source, real),
+            false => assert!(matches!(judged, Err(ContainersError::Denied(why)) if why.contains("no runtime can be told")), "{number}"),
+        }
+    }
 }
 
 /// A runtime that answers each request by its path.
