@@ -114,8 +114,14 @@ pub(crate) const WAIT_TIME: Duration = Duration::from_secs(60);
 pub(crate) const WAIT_AGAIN: Duration = Duration::from_millis(50);
 /// Between the two looks that make a percentage.
 pub(crate) const STATS_TIME: Duration = Duration::from_millis(500);
-/// Logs and programs in containers that all calls may have open together: each has a connection of its own.
+/// Logs, programs in containers, waits for an end and downloads that all calls may have open together: each has a connection of its own.
 pub(crate) const ATTACHED: usize = 128;
+/// The same for one call: a quarter, so that no call takes all of them.
+pub(crate) const ATTACHED_PER_CALL: usize = 32;
+/// Connections to the container runtime for whatever is answered soon, all calls together; more wait for their turn.
+pub(crate) const RUNTIME_CONNECTIONS: usize = 64;
+/// Requests to it that one call may have under way; more wait for their turn.
+pub(crate) const RUNTIME_REQUESTS_PER_CALL: usize = 16;
 /// Memory that a used slot keeps, zeroed, for the next call. Nearly all packs touch less.
 pub(crate) const KEEP_RESIDENT: usize = 1 << 20;
 /// Address bits below which a pool of [`SLOTS_NARROW`] is all that fits.

@@ -2,7 +2,6 @@
 //! nobody waits for the end, the connection to the runtime is closed.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::container::LogOutput;
@@ -13,9 +12,10 @@ use bollard::query_parameters::LogsOptions;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use tokio::io::AsyncWrite;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::dial::{Failed, Link, Runtime, overrun, timed};
+use super::share::{Place, Share};
 use super::{Containers, ContainersError, Grant, create, unknown};
 use crate::limits::{CONTAINER_SPEC, RUNTIME_TIME};
 
@@ -80,10 +80,17 @@ impl Attached {
 
 impl Containers {
     /// The log of a container: so many lines from its end or all of it, and with `follow` what comes until the container ends.
-    pub async fn logs(&self, grant: &Grant, word: &str, follow: bool, tail: Option<u32>) -> Result<Streams, ContainersError> {
+    pub async fn logs(
+        &self,
+        share: &Share,
+        grant: &Grant,
+        word: &str,
+        follow: bool,
+        tail: Option<u32>,
+    ) -> Result<Streams, ContainersError> {
+        let place = share.attach(&self.attached)?;
         let (runtime, listed) = self.find(grant, word).await?;
-        let place = self.place()?;
-        let link = runtime.link()?;
+        let link = runtime.lasting_link()?;
         let tail = tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
         let options = LogsOptions { follow, stdout: true, stderr: true, tail, ..LogsOptions::default() };
         let stream = Box::pin(link.docker.logs(&listed.id, Some(options)));
@@ -93,11 +100,19 @@ impl Containers {
     }
 
     /// Runs a program in a container, as policy has it for the container itself.
-    pub async fn exec(&self, pack: &str, grant: &Grant, word: &str, exec: Exec, stdin: bool) -> Result<Streams, ContainersError> {
+    pub async fn exec(
+        &self,
+        share: &Share,
+        pack: &str,
+        grant: &Grant,
+        word: &str,
+        exec: Exec,
+        stdin: bool,
+    ) -> Result<Streams, ContainersError> {
         well_formed(&exec)?;
+        let place = share.attach(&self.attached)?;
         let (runtime, listed) = self.find(grant, word).await?;
-        let place = self.place()?;
-        let link = runtime.link()?;
+        let link = runtime.lasting_link()?;
         let wanted = ExecConfig {
             attach_stdin: Some(stdin),
             attach_stdout: Some(true),
@@ -125,11 +140,6 @@ impl Containers {
         streams.stdin = input;
         tokio::spawn(pump.run(async move || status(&runtime, &made.id).await));
         Ok(streams)
-    }
-
-    fn place(&self) -> Result<OwnedSemaphorePermit, ContainersError> {
-        let full = |_| ContainersError::Limit("as many logs and programs in containers are open as may be".into());
-        Arc::clone(&self.attached).try_acquire_owned().map_err(full)
     }
 }
 
@@ -175,11 +185,11 @@ struct Pump {
     tell: watch::Sender<Option<Result<Option<i32>, ContainersError>>>,
     /// An input that nobody writes to; closed at once it would look like the end of the program to some runtimes.
     _input: Option<Input>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Pump {
-    fn new(link: Link, outputs: Outputs, place: OwnedSemaphorePermit, input: Option<Input>) -> (Streams, Self) {
+    fn new(link: Link, outputs: Outputs, place: Place, input: Option<Input>) -> (Streams, Self) {
         let ((stdout, out), (stderr, err), (tell, ended)) = (mpsc::channel(QUEUE), mpsc::channel(QUEUE), watch::channel(None));
         let streams = Streams { attached: Attached(ended), stdout: out, stderr: err, stdin: None };
         (streams, Pump { link, outputs, stdout, stderr, tell, _input: input, _place: place })

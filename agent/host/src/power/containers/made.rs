@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::create::{self, Permitted};
 use super::dial::{Failed, Link, Runtime, timed};
 use super::owned::{self, CREATED, GPUS, Listed, NAME, NODE, PACK, UNTIL};
+use super::share::place;
 use super::{
     Container, Containers, ContainersError, Grant, Spec, State, Wanted, blocking, check, gpus, inspected, kernel, libpod, now, removed,
 };
@@ -27,9 +28,15 @@ impl Containers {
         let permitted = self.permit(pack, grant, spec).await?;
         let runtime = self.runtime().await?;
         self.image(pack, grant, &runtime, &permitted).await?;
+        // Its turn comes before anything goes on without the call.
+        let turn = Arc::clone(&self.making).lock_owned().await;
         // In a task of its own: a call that is cancelled now must neither leave a container that nobody looked at nor one that is half made.
         let (me, pack, grant) = (Arc::clone(self), pack.to_owned(), grant.clone());
-        let made = tokio::spawn(async move { me.make(&pack, &grant, &runtime, permitted).await }).await;
+        let made = tokio::spawn(async move {
+            let _turn = turn;
+            me.make(&pack, &grant, &runtime, permitted).await
+        });
+        let made = made.await;
         made.unwrap_or_else(|error| Err(ContainersError::Failed(format!("making the container was cut short: {error}"))))
     }
 
@@ -63,14 +70,15 @@ impl Containers {
             }
             Err(failed) => return Err(self.failed(failed).await),
         }
+        let _place = place(&self.attached)?;
         tracing::info!(pack, image, "an image is fetched");
-        fetch(&runtime.link()?, &image).await.map_err(|failed| match failed {
+        fetch(&runtime.lasting_link()?, &image).await.map_err(|failed| match failed {
             Failed::Refused(_, why) => ContainersError::NotFound(format!("image `{image}` cannot be fetched: {why}")),
             failed => failed.plain(),
         })
     }
 
-    /// Makes and starts what was judged. One at a time, so that nobody else takes the place or the GPUs it was found to have.
+    /// Makes and starts what was judged. The caller has the lock: one at a time, so that nobody else takes the place or the GPUs it was found to have.
     async fn make(
         self: &Arc<Self>,
         pack: &str,
@@ -78,7 +86,6 @@ impl Containers {
         runtime: &Runtime,
         permitted: Permitted,
     ) -> Result<Container, ContainersError> {
-        let _making = self.making.lock().await;
         let own = self.own(runtime, grant).await?;
         room(grant, &own, &permitted)?;
         let gpus = self.lend(grant, runtime, &own, &permitted.gpus).await?;

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::*;
+use crate::limits::ATTACHED_PER_CALL;
 
 const ID: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
@@ -205,7 +206,7 @@ async fn a_runtime_that_dies_in_the_middle_of_a_log_is_told_from_its_end() {
         line if line.contains("/logs") => (framed(5, b"hello"), Then::Close),
         _ => (listing(), Then::Close),
     });
-    let mut streams = played.containers.logs(&grant(), "w", true, None).await.expect("opened");
+    let mut streams = played.containers.logs(&Share::default(), &grant(), "w", true, None).await.expect("opened");
     assert_eq!(streams.stdout.recv().await.as_deref(), Some(b"hello".as_slice()));
     assert_eq!((streams.stdout.recv().await, streams.stderr.recv().await), (None, None));
     assert!(matches!(streams.attached.wait().await, Err(ContainersError::Failed(_))));
@@ -222,7 +223,7 @@ async fn a_piece_of_a_log_is_not_kept_beyond_its_bound() {
         }
         _ => (listing(), Then::Close),
     });
-    let mut streams = played.containers.logs(&grant(), "w", true, None).await.expect("opened");
+    let mut streams = played.containers.logs(&Share::default(), &grant(), "w", true, None).await.expect("opened");
     assert_eq!(streams.stdout.recv().await, None);
     assert!(matches!(streams.attached.wait().await, Err(ContainersError::Failed(why)) if why.contains("more than 16 MiB")));
 }
@@ -288,9 +289,97 @@ async fn who_leaves_a_log_leaves_the_runtime() {
         }
     });
     let containers = Containers::new(Config { socket: Some(socket), node: "n".into(), ..Config::default() }, &[7; 32]);
-    let mut streams = containers.logs(&grant(), "w", true, None).await.expect("opened");
+    let mut streams = containers.logs(&Share::default(), &grant(), "w", true, None).await.expect("opened");
     assert_eq!(streams.stdout.recv().await.as_deref(), Some(b"hello".as_slice()));
     drop(streams);
     let closed = tokio::time::timeout(Duration::from_secs(30), left.recv()).await;
     assert_eq!(closed.expect("the connection is closed"), Some(()));
+}
+
+#[tokio::test]
+async fn no_call_takes_every_place_and_what_is_over_gives_its_own_back() {
+    let played = Played::start(|line| match line {
+        line if line.contains("/version") => (version(), Then::Close),
+        line if line.contains("/logs") => (framed(5, b"hello"), Then::Hold),
+        _ => (listing(), Then::Close),
+    });
+    let (share, other) = (Share::default(), Share::default());
+    let mut open = Vec::new();
+    for _ in 0..ATTACHED_PER_CALL {
+        open.push(played.containers.logs(&share, &grant(), "w", true, None).await.expect("opened"));
+    }
+    let full = played.containers.logs(&share, &grant(), "w", true, None).await.expect_err("one too many");
+    assert!(matches!(full, ContainersError::Limit(_)), "{full}");
+    assert!(matches!(played.containers.wait(&share, &grant(), "w").await, Err(ContainersError::Limit(_))), "a wait is one too");
+    assert!(played.containers.logs(&other, &grant(), "w", true, None).await.is_ok(), "another call has its own");
+    assert_eq!(played.containers.list(&grant()).await.map(|list| list.len()), Ok(1), "and what is answered soon needs none");
+    drop(open);
+    let again = async {
+        while played.containers.logs(&share, &grant(), "w", true, None).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), again).await.expect("the places are free again");
+}
+
+#[tokio::test]
+async fn so_many_connections_are_open_and_more_wait_for_their_turn() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let (seen, release) = (Arc::new(AtomicUsize::new(0)), tokio_util::sync::CancellationToken::new());
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("sock");
+    let listener = UnixListener::bind(&socket).expect("bound");
+    let (counted, waits) = (Arc::clone(&seen), release.clone());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (counted, waits) = (Arc::clone(&counted), waits.clone());
+            tokio::spawn(async move {
+                let mut piece = [0; 4096];
+                let read = stream.read(&mut piece).await.unwrap_or(0);
+                let said = if String::from_utf8_lossy(&piece[..read]).contains("/version") {
+                    version()
+                } else {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    waits.cancelled().await;
+                    listing()
+                };
+                let _ = stream.write_all(&said).await;
+            });
+        }
+    });
+    let containers = Containers::new(Config { socket: Some(socket), node: "n".into(), ..Config::default() }, &[7; 32]);
+    let asked: Vec<_> = (0..RUNTIME_CONNECTIONS + 10)
+        .map(|_| {
+            let containers = Arc::clone(&containers);
+            tokio::spawn(async move { containers.list(&grant()).await })
+        })
+        .collect();
+    let all = async {
+        while seen.load(Ordering::SeqCst) < RUNTIME_CONNECTIONS || containers.connections.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), all).await.expect("as many as may be");
+    assert_eq!(seen.load(Ordering::SeqCst), RUNTIME_CONNECTIONS);
+    release.cancel();
+    for asked in asked {
+        assert_eq!(asked.await.expect("ended").map(|list| list.len()), Ok(1));
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_its_turn_to_make_a_container_ends_with_its_call() {
+    let played = Played::start(|line| match line {
+        line if line.contains("/version") => (version(), Then::Close),
+        line if line.contains("/images/") => (answer("{}").into_bytes(), Then::Close),
+        line => panic!("nothing is made: {line}"),
+    });
+    let turn = Arc::clone(&played.containers.making).lock_owned().await;
+    let spec = || Spec { image: "busybox".into(), ..Spec::default() };
+    let (containers, grant) = (Arc::clone(&played.containers), grant());
+    let held = Arc::strong_count(&containers);
+    let late = tokio::time::timeout(Duration::from_millis(200), containers.run("x", &grant, spec())).await;
+    assert!(late.is_err(), "somebody else's turn");
+    assert_eq!(Arc::strong_count(&containers), held, "no task goes on");
+    drop(turn);
 }
