@@ -85,16 +85,18 @@ fn link_streams(interface: &mut Interface<'_>) -> wasmtime::Result<()> {
     })?;
     interface.func_wrap_concurrent("logs", |accessor, (id, follow, tail): (String, bool, Option<u32>)| {
         Box::pin(async move {
-            let opened = ask(accessor, |asked| async move { asked.containers.logs(&asked.share, asked.grant()?, &id, follow, tail).await }).await;
+            let opened =
+                ask(accessor, |asked| async move { asked.containers.logs(&asked.share, asked.grant()?, &id, follow, tail).await }).await;
             Ok((adopt(accessor, opened, None)?,))
         })
     })?;
     interface.func_wrap_concurrent("exec", |accessor, (id, program, stdin): (String, Program, Option<StreamReader<u8>>)| {
         Box::pin(async move {
             let wanted = stdin.is_some();
-            let opened =
-                ask(accessor, |asked| async move { asked.containers.exec(&asked.share, &asked.pack, asked.grant()?, &id, program.into(), wanted).await })
-                    .await;
+            let opened = ask(accessor, |asked| async move {
+                asked.containers.exec(&asked.share, &asked.pack, asked.grant()?, &id, program.into(), wanted).await
+            })
+            .await;
             Ok((adopt(accessor, opened, stdin)?,))
         })
     })

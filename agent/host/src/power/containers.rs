@@ -2,7 +2,7 @@
 //!
 //! Promises: a pack sees and touches only containers that it made, whatever word for another it tries; each request to make one is built
 //! here from nothing, and what came of it is looked at before it starts ([`check`]): none is privileged, shares a namespace of the machine
-//! or sees a folder, device or socket that was not granted; each has ceilings of memory, processors, processes and log; GPUs are lent by
+//! (but that of users, unless the runtime remaps them) or sees a folder, device or socket that was not granted; each has ceilings of memory, processors, processes and log; GPUs are lent by
 //! UUID, so that no two containers share one ([`gpus`]); nothing here waits without a deadline or keeps more of an answer than it may.
 //!
 //! A container is work that outlives the call that began it, and the agent. Not promised: what the runtime itself does wrong, and the

@@ -18,6 +18,7 @@ use super::dial::{Failed, Link, Runtime, overrun, timed};
 use super::share::{Place, Share};
 use super::{Containers, ContainersError, Grant, create, unknown};
 use crate::limits::{CONTAINER_SPEC, RUNTIME_TIME};
+use crate::power::shown;
 
 /// Pieces that wait for a reader, on each side.
 const QUEUE: usize = 4;
@@ -125,7 +126,8 @@ impl Containers {
             working_dir: exec.workdir,
             ..ExecConfig::default()
         };
-        tracing::info!(pack, container = %listed.id[..12], program = wanted.cmd.iter().flatten().next(), "a program is run in a container");
+        let program = wanted.cmd.iter().flatten().next().map(|program| shown(program));
+        tracing::info!(pack, container = %listed.id[..12], program, "a program is run in a container");
         let made = timed(RUNTIME_TIME, link.docker.create_exec(&listed.id, wanted)).await.map_err(|failed| unknown(failed, word))?;
         if !made.id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Err(ContainersError::Failed("the container runtime gave a program no id".into()));
@@ -148,16 +150,17 @@ fn well_formed(exec: &Exec) -> Result<(), ContainersError> {
     if exec.argv.first().is_none_or(String::is_empty) {
         return failed("`argv` names no program");
     }
-    let bytes: usize =
-        exec.argv.iter().map(String::len).sum::<usize>() + exec.env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    let said = exec.argv.iter().chain(exec.env.iter().flat_map(|(name, value)| [name, value])).chain(&exec.user).chain(&exec.workdir);
+    let bytes: usize = said.map(|text| text.len() + 8).sum();
     if bytes > CONTAINER_SPEC {
         return failed("a program is described in fewer bytes");
     }
-    if exec.argv.iter().any(|word| word.contains('\0')) {
-        return failed("a program's arguments cannot hold a zero byte");
+    if exec.argv.iter().chain(exec.env.iter().map(|(_, value)| value)).any(|word| word.contains('\0')) {
+        return failed("a program's arguments and variables cannot hold a zero byte");
     }
     create::variables(&exec.env)?;
-    create::user(exec.user.as_deref())
+    create::user(exec.user.as_deref())?;
+    create::workdir(exec.workdir.as_deref())
 }
 
 /// The status of a program whose output has ended.

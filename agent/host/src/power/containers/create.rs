@@ -169,7 +169,8 @@ impl Judge<'_> {
         self.steady_as_written(source, &said)?;
         let real = std::fs::canonicalize(source).map_err(|error| ContainersError::NotFound(format!("`{said}`: {error}")))?;
         let really = |folder: &&Folder| {
-            self.steady_as_written(&folder.path, &said).is_ok() && std::fs::canonicalize(&folder.path).is_ok_and(|path| real.starts_with(path))
+            self.steady_as_written(&folder.path, &said).is_ok()
+                && std::fs::canonicalize(&folder.path).is_ok_and(|path| real.starts_with(path))
         };
         let holding: Vec<&Folder> = self.grant.mounts.iter().filter(really).collect();
         if !holding.iter().any(|folder| folder.writable || !mount.writable) {
@@ -290,6 +291,8 @@ fn target(text: &str) -> Result<String, ContainersError> {
 /// Variables that NVIDIA's runtime takes as orders, but for the one that asks for libraries only: an image, or a pack, would have any GPU.
 pub(super) const VISIBLE: &str = "NVIDIA_VISIBLE_DEVICES";
 const HARMLESS: &str = "NVIDIA_DRIVER_CAPABILITIES";
+/// Those by which an image could ask for devices beside GPUs: set over with nothing.
+const BESIDE: [&str; 2] = ["NVIDIA_MOFED", "NVIDIA_IMEX_CHANNELS"];
 
 /// What makes no sense whatever policy says.
 fn well_formed(spec: &Spec) -> Result<(), ContainersError> {
@@ -314,9 +317,23 @@ fn well_formed(spec: &Spec) -> Result<(), ContainersError> {
     }
     variables(&spec.env)?;
     user(spec.user.as_deref())?;
-    match spec.workdir.as_deref().filter(|workdir| !Path::new(workdir).is_absolute()) {
-        Some(workdir) => failed(format!("`{}` is not an absolute path", shown(workdir))),
-        None => Ok(()),
+    workdir(spec.workdir.as_deref())
+}
+
+/// Bytes of a path, as the kernel counts them.
+const PATH_BYTES: usize = 4_096;
+
+/// Where a program may start. Through `/proc` old runtimes led it to folders of the machine that they had open, and `/dev/fd` leads there.
+pub(super) fn workdir(workdir: Option<&str>) -> Result<(), ContainersError> {
+    let Some(text) = workdir else { return Ok(()) };
+    let path = Path::new(text);
+    let plain = path.components().all(|step| matches!(step, Component::RootDir | Component::Normal(_)));
+    if !path.is_absolute() || !plain || text.len() > PATH_BYTES || text.contains(char::is_control) {
+        return Err(ContainersError::Failed(format!("nothing can start in `{}`: it is not an absolute path without `..`", shown(text))));
+    }
+    match ["/proc", "/dev", "/sys"].iter().any(|own| path.starts_with(own)) {
+        true => Err(ContainersError::Failed(format!("nothing can start in `{}`: the kernel's own files are there", shown(text)))),
+        false => Ok(()),
     }
 }
 
@@ -351,6 +368,7 @@ impl Permitted {
     pub(super) fn body(&self, labels: HashMap<String, String>, gpus: &[String]) -> ContainerCreateBody {
         let mut env: Vec<String> = self.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
         // Over what the image says: images for GPUs ask for all of them.
+        env.extend(BESIDE.iter().map(|name| format!("{name}=")));
         env.push(format!("{VISIBLE}={}", if gpus.is_empty() { "void".to_owned() } else { gpus.join(",") }));
         ContainerCreateBody {
             image: Some(self.image.to_string()),
@@ -372,6 +390,7 @@ impl Permitted {
         let own = json!({"nsmode": "private"});
         let mut env: HashMap<&str, &str> = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let visible = if gpus.is_empty() { "void".to_owned() } else { gpus.join(",") };
+        env.extend(BESIDE.iter().map(|name| (*name, "")));
         env.insert(VISIBLE, &visible);
         let mut body = json!({
             "image": self.image.to_string(),

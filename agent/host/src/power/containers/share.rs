@@ -30,7 +30,8 @@ impl Share {
     /// A place for what stays open.
     pub(super) fn attach(&self, all: &Arc<Semaphore>) -> Result<Place, ContainersError> {
         let own = Arc::clone(&self.attached).try_acquire_owned();
-        let own = own.map_err(|_| ContainersError::Limit(format!("one call may have {ATTACHED_PER_CALL} logs, programs and waits open")))?;
+        let own =
+            own.map_err(|_| ContainersError::Limit(format!("one call may have {ATTACHED_PER_CALL} logs, programs and waits open")))?;
         Ok(Place { _own: own, _all: place(all)? })
     }
 }

@@ -56,7 +56,8 @@ fn nothing_is_mounted_that_another_container_could_have_put_there() {
     std::os::unix::fs::symlink(at("out"), at("way")).expect("linked");
     std::os::unix::fs::symlink("out/models", at("short")).expect("linked");
     std::os::unix::fs::symlink("./../secret", at("data/link")).expect("linked");
-    let judged = |grant: &Grant, source: &Path| create::judge("x", grant, &[], mount(source)).map(|permitted| permitted.binds[0].source.clone());
+    let judged =
+        |grant: &Grant, source: &Path| create::judge("x", grant, &[], mount(source)).map(|permitted| permitted.binds[0].source.clone());
     for name in ["out/models", "way/models", "short"] {
         let grant = mounting(&[&at(name)]);
         assert_eq!(judged(&grant, &at(name)), Ok(at("secret")), "{name}: nobody else may write there");
@@ -382,4 +383,23 @@ async fn what_waits_for_its_turn_to_make_a_container_ends_with_its_call() {
     assert!(late.is_err(), "somebody else's turn");
     assert_eq!(Arc::strong_count(&containers), held, "no task goes on");
     drop(turn);
+}
+
+#[tokio::test]
+async fn nothing_is_mounted_where_the_runtime_does_not_say_what_is_its_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = std::fs::canonicalize(folder.path()).expect("there");
+    for info in [b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n".to_vec(), answer("{}").into_bytes()] {
+        let played = Played::start(move |line| match line {
+            line if line.contains("/version") => (version(), Then::Close),
+            line if line.contains("/info") => (info.clone(), Then::Close),
+            line => panic!("nothing is made: {line}"),
+        });
+        let grant = Grant { owner: "name-x".into(), ..mounting(&[&path]) };
+        let ended = played.containers.run("x", &grant, mount(&path)).await;
+        assert!(
+            matches!(&ended, Err(ContainersError::Failed(why)) if why.contains("refused") || why.contains("does not say")),
+            "{ended:?}"
+        );
+    }
 }
