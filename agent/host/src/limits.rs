@@ -84,6 +84,8 @@ pub(crate) const CONTAINERS_KEPT: usize = 128;
 pub(crate) const CONTAINER_MIB: u32 = 4 << 20;
 /// Processors that policy may give one container.
 pub(crate) const CONTAINER_CPUS: f64 = 1_024.0;
+/// The least part of a processor that a container can be given: kernels count a millisecond in a tenth of a second at least.
+pub(crate) const CONTAINER_CPUS_LEAST: f64 = 0.01;
 /// GPUs that policy may give one pack.
 pub(crate) const CONTAINER_GPUS: u32 = 64;
 /// Seconds that policy may let a container run: a year.
@@ -112,8 +114,14 @@ pub(crate) const WAIT_TIME: Duration = Duration::from_secs(60);
 pub(crate) const WAIT_AGAIN: Duration = Duration::from_millis(50);
 /// Between the two looks that make a percentage.
 pub(crate) const STATS_TIME: Duration = Duration::from_millis(500);
-/// Logs and programs in containers that all calls may have open together: each has a connection of its own.
+/// Logs, programs in containers, waits for an end and downloads that all calls may have open together: each has a connection of its own.
 pub(crate) const ATTACHED: usize = 128;
+/// The same for one call: a quarter, so that no call takes all of them.
+pub(crate) const ATTACHED_PER_CALL: usize = 32;
+/// Connections to the container runtime for whatever is answered soon, all calls together; more wait for their turn.
+pub(crate) const RUNTIME_CONNECTIONS: usize = 64;
+/// Requests to it that one call may have under way; more wait for their turn.
+pub(crate) const RUNTIME_REQUESTS_PER_CALL: usize = 16;
 /// Memory that a used slot keeps, zeroed, for the next call. Nearly all packs touch less.
 pub(crate) const KEEP_RESIDENT: usize = 1 << 20;
 /// Address bits below which a pool of [`SLOTS_NARROW`] is all that fits.

@@ -60,7 +60,15 @@ fn link_waiting(interface: &mut Interface<'_>) -> wasmtime::Result<()> {
         Box::pin(long(accessor, move |asked: Asked| async move { asked.containers.remove(&asked.pack, asked.grant()?, &id).await }))
     })?;
     interface.func_wrap_concurrent("wait", |accessor, (id,): (String,)| {
-        Box::pin(long(accessor, move |asked: Asked| async move { asked.containers.wait(asked.grant()?, &id).await }))
+        // It stays open, as a log does: it is not counted among what is answered soon.
+        Box::pin(async move {
+            let asked = accessor.with(|mut access| Asked::of(access.get()));
+            let answer = match asked {
+                Ok(asked) => asked.wait(&id).await,
+                Err(error) => Err(error),
+            };
+            Ok((answer.map_err(|error| accessor.with(|mut access| refusal(access.get(), error))),))
+        })
     })?;
     interface.func_wrap_concurrent("stats", |accessor, (id,): (String,)| {
         Box::pin(long(accessor, move |asked: Asked| async move { asked.containers.stats(asked.grant()?, &id).await.map(Usage::from) }))
@@ -77,16 +85,18 @@ fn link_streams(interface: &mut Interface<'_>) -> wasmtime::Result<()> {
     })?;
     interface.func_wrap_concurrent("logs", |accessor, (id, follow, tail): (String, bool, Option<u32>)| {
         Box::pin(async move {
-            let opened = ask(accessor, |asked| async move { asked.containers.logs(asked.grant()?, &id, follow, tail).await }).await;
+            let opened =
+                ask(accessor, |asked| async move { asked.containers.logs(&asked.share, asked.grant()?, &id, follow, tail).await }).await;
             Ok((adopt(accessor, opened, None)?,))
         })
     })?;
     interface.func_wrap_concurrent("exec", |accessor, (id, program, stdin): (String, Program, Option<StreamReader<u8>>)| {
         Box::pin(async move {
             let wanted = stdin.is_some();
-            let opened =
-                ask(accessor, |asked| async move { asked.containers.exec(&asked.pack, asked.grant()?, &id, program.into(), wanted).await })
-                    .await;
+            let opened = ask(accessor, |asked| async move {
+                asked.containers.exec(&asked.share, &asked.pack, asked.grant()?, &id, program.into(), wanted).await
+            })
+            .await;
             Ok((adopt(accessor, opened, stdin)?,))
         })
     })
@@ -97,18 +107,35 @@ struct Asked {
     pack: String,
     grants: Arc<Grants>,
     containers: Arc<power::Containers>,
+    share: power::Share,
 }
 
 impl Asked {
     fn of(state: &mut State) -> Result<Self, power::ContainersError> {
         let grants = state.granted(Power::Containers).map_err(power::ContainersError::Denied)?;
-        Ok(Asked { pack: state.pack(), grants, containers: Arc::clone(&state.containers) })
+        let share = share(state)?;
+        Ok(Asked { pack: state.pack(), grants, containers: Arc::clone(&state.containers), share })
     }
 
     fn grant(&self) -> Result<&power::Grant, power::ContainersError> {
         let gone = || power::ContainersError::Failed("the grant is gone".into());
         self.grants.containers.as_deref().ok_or_else(gone)
     }
+
+    async fn wait(&self, id: &str) -> Result<Option<i32>, power::ContainersError> {
+        self.containers.wait(&self.share, self.grant()?, id).await
+    }
+}
+
+/// The call's own share, which lies in its table from the first request on. No handle of the guest's means it.
+fn share(state: &mut State) -> Result<power::Share, power::ContainersError> {
+    if let Some(share) = state.table.iter_mut().find_map(|entry| entry.downcast_ref::<power::Share>()) {
+        return Ok(share.clone());
+    }
+    let share = power::Share::default();
+    let full = |_| power::ContainersError::Limit("the call holds as many handles as it may".into());
+    state.table.push(share.clone()).map_err(full)?;
+    Ok(share)
 }
 
 type Answer<'a, T> = Box<dyn Future<Output = wasmtime::Result<(Result<T, ContainersError>,)>> + Send + 'a>;
@@ -124,7 +151,10 @@ where
     let asked = Asked::of(store.data_mut());
     boxed(async move {
         let answer = match asked {
-            Ok(asked) => question(asked).await,
+            Ok(asked) => {
+                let _turn = asked.share.request().await;
+                question(asked).await
+            }
             Err(error) => Err(error),
         };
         Ok((answer.map_err(|error| refusal(store.data_mut(), error)),))
@@ -144,7 +174,9 @@ async fn ask<T, F>(accessor: &Accessor<State>, request: impl FnOnce(Asked) -> F)
 where
     F: Future<Output = Result<T, power::ContainersError>>,
 {
-    request(accessor.with(|mut access| Asked::of(access.get()))?).await
+    let asked = accessor.with(|mut access| Asked::of(access.get()))?;
+    let _turn = asked.share.request().await;
+    request(asked).await
 }
 
 /// Puts what was opened into the call's table and connects its streams.

@@ -2,7 +2,7 @@
 //!
 //! Promises: a pack sees and touches only containers that it made, whatever word for another it tries; each request to make one is built
 //! here from nothing, and what came of it is looked at before it starts ([`check`]): none is privileged, shares a namespace of the machine
-//! or sees a folder, device or socket that was not granted; each has ceilings of memory, processors, processes and log; GPUs are lent by
+//! (but that of users, unless the runtime remaps them) or sees a folder, device or socket that was not granted; each has ceilings of memory, processors, processes and log; GPUs are lent by
 //! UUID, so that no two containers share one ([`gpus`]); nothing here waits without a deadline or keeps more of an answer than it may.
 //!
 //! A container is work that outlives the call that began it, and the agent. Not promised: what the runtime itself does wrong, and the
@@ -19,6 +19,7 @@ mod kernel;
 mod libpod;
 mod made;
 mod owned;
+mod share;
 mod types;
 mod watch;
 
@@ -37,11 +38,12 @@ pub use attach::{Attached, Exec, Input, Streams};
 pub use gpus::{Driver, Gpus, Wanted};
 pub use grant::{Capability, Folder, Grant, Network};
 pub use image::{Pattern, Reference};
+pub use share::Share;
 pub use types::{Container, ContainersError, Image, Mount, Spec, State, Stats};
 
 use self::dial::{Failed, Runtime, timed};
 use self::owned::{CREATED, Listed, NAME, Sealer};
-use crate::limits::{ATTACHED, RUNTIME_TIME, STATS_TIME, STOP_SECS, WAIT_AGAIN, WAIT_TIME};
+use crate::limits::{ATTACHED, RUNTIME_CONNECTIONS, RUNTIME_TIME, STATS_TIME, STOP_SECS, WAIT_AGAIN, WAIT_TIME};
 use crate::power::shown;
 
 /// How the power is set up.
@@ -67,7 +69,9 @@ pub struct Containers {
     sealer: Sealer,
     runtime: Mutex<Option<Runtime>>,
     /// held from looking which GPUs and places are free until the container runs
-    making: Mutex<()>,
+    making: Arc<Mutex<()>>,
+    /// connections for what is answered soon
+    connections: Arc<Semaphore>,
     attached: Arc<Semaphore>,
     watch: watch::Watch,
 }
@@ -90,7 +94,8 @@ impl Containers {
             config,
             sealer: Sealer::new(key),
             runtime: Mutex::default(),
-            making: Mutex::default(),
+            making: Arc::default(),
+            connections: Arc::new(Semaphore::new(RUNTIME_CONNECTIONS)),
             attached: Arc::new(Semaphore::new(ATTACHED)),
             watch: watch::Watch::default(),
         })
@@ -104,7 +109,7 @@ impl Containers {
         if let Some(runtime) = known.as_ref().filter(|runtime| runtime.socket == socket) {
             return Ok(runtime.clone());
         }
-        let runtime = Runtime::meet(socket).await?;
+        let runtime = Runtime::meet(socket, Arc::clone(&self.connections)).await?;
         tracing::info!(socket = %runtime.socket.display(), version = %runtime.version, podman = runtime.podman, "the container runtime answers");
         Ok(known.insert(runtime).clone())
     }
@@ -173,7 +178,8 @@ impl Containers {
     }
 
     /// Waits for a container's end; its status, where one is known.
-    pub async fn wait(&self, grant: &Grant, word: &str) -> Result<Option<i32>, ContainersError> {
+    pub async fn wait(&self, share: &Share, grant: &Grant, word: &str) -> Result<Option<i32>, ContainersError> {
+        let _place = share.attach(&self.attached)?;
         let (runtime, listed) = self.find(grant, word).await?;
         let mut code = None;
         loop {
@@ -184,7 +190,7 @@ impl Containers {
                 Err(failed) if failed.is_not_found() => return Ok(code),
                 Err(failed) => return Err(self.failed(failed).await),
             }
-            let link = runtime.link()?;
+            let link = runtime.lasting_link()?;
             let options = WaitContainerOptions { condition: "not-running".into() };
             let mut answers = Box::pin(link.docker.wait_container(&listed.id, Some(options)));
             // A runtime that hangs looks like a container that works: from time to time it is asked something that it must answer.

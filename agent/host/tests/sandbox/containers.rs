@@ -1,6 +1,7 @@
 //! `containers` against a real Podman: what runs, what it can see, whose it is, and what no pack can make of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,6 +142,10 @@ async fn programs_run_beside_a_containers_own_and_get_what_the_caller_sends() {
     let (before, stopped) = (std::time::Instant::now(), bench.call("stop", json!({"id": "w", "grace": 0})).await);
     assert!(stopped.result.is_ok() && before.elapsed() < Duration::from_secs(30));
     assert_eq!(told(&bench.call("one", json!({"id": "w"})).await)["state"], json!("ended"));
+    for workdir in ["x", "/proc/self/fd/8", "/./proc/1/cwd", "/dev/fd/8", "/x/../proc", "/a\0b", &format!("/{}", "a".repeat(5_000))] {
+        let ended = bench.call("exec", json!({"id": "w", "program": {"argv": ["true"], "env": [], "workdir": workdir}})).await;
+        says(&ended, Code::CommandFailed, "failed: nothing can start in");
+    }
     let dead = bench.call("exec", json!({"id": "w", "program": {"argv": ["true"], "env": []}})).await;
     assert_eq!(dead.code(), Code::CommandFailed);
 }
@@ -224,6 +229,40 @@ async fn mounts_are_what_was_granted_and_links_lead_nowhere_else() {
         let ended = bench.call("run", json!({"spec": try_(json!([mount(&path("data"), target, false)]))})).await;
         says(&ended, Code::CommandFailed, "failed: nothing can be mounted at");
     }
+}
+
+/// A file system of its own, until this is dropped.
+struct Below(PathBuf);
+
+impl Below {
+    fn mount(path: PathBuf) -> Self {
+        std::fs::create_dir_all(&path).expect("made");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "below"]).arg(&path).status().expect("mount");
+        assert!(mounted.success());
+        Below(path)
+    }
+}
+
+impl Drop for Below {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn what_is_mounted_below_a_folder_does_not_come_along() {
+    let Some(mut bench) = Bench::new("what is mounted below a folder does not come along").await else { return };
+    let folder = std::fs::canonicalize(bench.podman.folder()).expect("there").join("seen");
+    std::fs::create_dir_all(&folder).expect("made");
+    std::fs::write(folder.join("a"), "plain").expect("written");
+    let below = Below::mount(folder.join("below"));
+    std::fs::write(below.0.join("secret"), "of another").expect("written");
+    bench.grant["mounts"] = json!([format!("{}:r", folder.display())]);
+    let mounts = json!([{"source": folder, "target": "/d", "writable": false}]);
+    let look = "cat /d/a; ls /d/below; touch /d/below/x";
+    let (code, stdout, _) = bench.result(spec(&["sh", "-c", look], json!({"mounts": mounts}))).await;
+    assert_eq!((code, stdout.as_str()), (json!(1), "plain"));
+    assert!(!below.0.join("x").exists());
 }
 
 #[tokio::test]
@@ -337,8 +376,12 @@ async fn labels_and_devices_cannot_be_asked_for_by_variables() {
         ("name", json!("a/../b")),
         ("user", json!("0 --x")),
         ("workdir", json!("x")),
+        ("workdir", json!("/proc/self/fd/8")),
+        ("workdir", json!("//dev/fd/8")),
+        ("workdir", json!("/tmp/../proc/self")),
         ("env", json!([["A=B", "c"]])),
         ("cpus", json!(-1.0)),
+        ("cpus", json!(1e-10)),
         ("cpus", json!("NaN")),
         ("memory_mib", json!(0)),
     ] {
@@ -413,11 +456,7 @@ async fn a_gpu_is_one_containers_at_a_time() {
     let one = told(&bench.call("run", asks("one", json!({"count": 1}))).await);
     assert_eq!(one["gpus"], json!([first]));
     let taken = bench.other("run", asks("x", json!({"uuids": [first]}))).await;
-    says(
-        &taken,
-        Code::CommandFailed,
-        &format!("conflict: GPU `{first}` is taken: container {} of `name-a` has {first}", &one["id"].as_str().expect("an id")[..12]),
-    );
+    says(&taken, Code::CommandFailed, &format!("conflict: GPU `{first}` is taken by another's container"));
     says(
         &bench.other("run", asks("x", json!({"count": 2}))).await,
         Code::CommandFailed,

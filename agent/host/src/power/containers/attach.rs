@@ -2,7 +2,6 @@
 //! nobody waits for the end, the connection to the runtime is closed.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::container::LogOutput;
@@ -13,11 +12,13 @@ use bollard::query_parameters::LogsOptions;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use tokio::io::AsyncWrite;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::dial::{Failed, Link, Runtime, overrun, timed};
+use super::share::{Place, Share};
 use super::{Containers, ContainersError, Grant, create, unknown};
 use crate::limits::{CONTAINER_SPEC, RUNTIME_TIME};
+use crate::power::shown;
 
 /// Pieces that wait for a reader, on each side.
 const QUEUE: usize = 4;
@@ -80,10 +81,17 @@ impl Attached {
 
 impl Containers {
     /// The log of a container: so many lines from its end or all of it, and with `follow` what comes until the container ends.
-    pub async fn logs(&self, grant: &Grant, word: &str, follow: bool, tail: Option<u32>) -> Result<Streams, ContainersError> {
+    pub async fn logs(
+        &self,
+        share: &Share,
+        grant: &Grant,
+        word: &str,
+        follow: bool,
+        tail: Option<u32>,
+    ) -> Result<Streams, ContainersError> {
+        let place = share.attach(&self.attached)?;
         let (runtime, listed) = self.find(grant, word).await?;
-        let place = self.place()?;
-        let link = runtime.link()?;
+        let link = runtime.lasting_link()?;
         let tail = tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
         let options = LogsOptions { follow, stdout: true, stderr: true, tail, ..LogsOptions::default() };
         let stream = Box::pin(link.docker.logs(&listed.id, Some(options)));
@@ -93,11 +101,19 @@ impl Containers {
     }
 
     /// Runs a program in a container, as policy has it for the container itself.
-    pub async fn exec(&self, pack: &str, grant: &Grant, word: &str, exec: Exec, stdin: bool) -> Result<Streams, ContainersError> {
+    pub async fn exec(
+        &self,
+        share: &Share,
+        pack: &str,
+        grant: &Grant,
+        word: &str,
+        exec: Exec,
+        stdin: bool,
+    ) -> Result<Streams, ContainersError> {
         well_formed(&exec)?;
+        let place = share.attach(&self.attached)?;
         let (runtime, listed) = self.find(grant, word).await?;
-        let place = self.place()?;
-        let link = runtime.link()?;
+        let link = runtime.lasting_link()?;
         let wanted = ExecConfig {
             attach_stdin: Some(stdin),
             attach_stdout: Some(true),
@@ -110,7 +126,8 @@ impl Containers {
             working_dir: exec.workdir,
             ..ExecConfig::default()
         };
-        tracing::info!(pack, container = %listed.id[..12], program = wanted.cmd.iter().flatten().next(), "a program is run in a container");
+        let program = wanted.cmd.iter().flatten().next().map(|program| shown(program));
+        tracing::info!(pack, container = %listed.id[..12], program, "a program is run in a container");
         let made = timed(RUNTIME_TIME, link.docker.create_exec(&listed.id, wanted)).await.map_err(|failed| unknown(failed, word))?;
         if !made.id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Err(ContainersError::Failed("the container runtime gave a program no id".into()));
@@ -126,11 +143,6 @@ impl Containers {
         tokio::spawn(pump.run(async move || status(&runtime, &made.id).await));
         Ok(streams)
     }
-
-    fn place(&self) -> Result<OwnedSemaphorePermit, ContainersError> {
-        let full = |_| ContainersError::Limit("as many logs and programs in containers are open as may be".into());
-        Arc::clone(&self.attached).try_acquire_owned().map_err(full)
-    }
 }
 
 fn well_formed(exec: &Exec) -> Result<(), ContainersError> {
@@ -138,16 +150,17 @@ fn well_formed(exec: &Exec) -> Result<(), ContainersError> {
     if exec.argv.first().is_none_or(String::is_empty) {
         return failed("`argv` names no program");
     }
-    let bytes: usize =
-        exec.argv.iter().map(String::len).sum::<usize>() + exec.env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    let said = exec.argv.iter().chain(exec.env.iter().flat_map(|(name, value)| [name, value])).chain(&exec.user).chain(&exec.workdir);
+    let bytes: usize = said.map(|text| text.len() + 8).sum();
     if bytes > CONTAINER_SPEC {
         return failed("a program is described in fewer bytes");
     }
-    if exec.argv.iter().any(|word| word.contains('\0')) {
-        return failed("a program's arguments cannot hold a zero byte");
+    if exec.argv.iter().chain(exec.env.iter().map(|(_, value)| value)).any(|word| word.contains('\0')) {
+        return failed("a program's arguments and variables cannot hold a zero byte");
     }
     create::variables(&exec.env)?;
-    create::user(exec.user.as_deref())
+    create::user(exec.user.as_deref())?;
+    create::workdir(exec.workdir.as_deref())
 }
 
 /// The status of a program whose output has ended.
@@ -175,11 +188,11 @@ struct Pump {
     tell: watch::Sender<Option<Result<Option<i32>, ContainersError>>>,
     /// An input that nobody writes to; closed at once it would look like the end of the program to some runtimes.
     _input: Option<Input>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Pump {
-    fn new(link: Link, outputs: Outputs, place: OwnedSemaphorePermit, input: Option<Input>) -> (Streams, Self) {
+    fn new(link: Link, outputs: Outputs, place: Place, input: Option<Input>) -> (Streams, Self) {
         let ((stdout, out), (stderr, err), (tell, ended)) = (mpsc::channel(QUEUE), mpsc::channel(QUEUE), watch::channel(None));
         let streams = Streams { attached: Attached(ended), stdout: out, stderr: err, stdin: None };
         (streams, Pump { link, outputs, stdout, stderr, tell, _input: input, _place: place })

@@ -75,11 +75,24 @@ fn limits(host: &HostConfig, asked: &Permitted) -> Option<String> {
     if host.memory != Some(asked.memory) {
         return Some("its memory is not limited as it was asked".into());
     }
+    if host.memory_swap != Some(asked.memory) {
+        return Some("its swap is not limited as it was asked: the kernel may lack `swapaccount=1`".into());
+    }
+    if !processors(host).is_some_and(|nanos| (1..=asked.nano_cpus).contains(&nanos)) {
+        return Some("its processors are not limited as it was asked".into());
+    }
     if host.pids_limit.is_none_or(|limit| limit <= 0) {
         return Some("its processes are not limited".into());
     }
     let published = host.publish_all_ports == Some(true) || host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty());
     published.then(|| "its ports are published".into())
+}
+
+/// Processors that a container may use, in billionths; nothing where it has no ceiling. Podman counts in parts of a period, rounded down.
+fn processors(host: &HostConfig) -> Option<i64> {
+    let period = host.cpu_period.filter(|period| *period > 0).unwrap_or(100_000);
+    let by_quota = host.cpu_quota.filter(|quota| *quota > 0).map(|quota| (i128::from(quota) * 1_000_000_000 / i128::from(period)) as i64);
+    host.nano_cpus.filter(|nanos| *nanos > 0).or(by_quota)
 }
 
 fn devices(host: &HostConfig, gpus: &[String], podman: bool) -> Option<String> {
@@ -141,7 +154,7 @@ mod tests {
         json!({
             "HostConfig": {
                 "Privileged": false, "CapAdd": ["CAP_CHOWN"], "SecurityOpt": ["no-new-privileges"], "PidMode": "", "IpcMode": "private", "UTSMode": "",
-                "UsernsMode": "", "NetworkMode": "none", "Memory": 64 << 20, "PidsLimit": 100, "CgroupnsMode": "private",
+                "UsernsMode": "", "NetworkMode": "none", "Memory": 64 << 20, "MemorySwap": 64 << 20, "NanoCpus": 1_000_000_000, "PidsLimit": 100, "CgroupnsMode": "private",
                 "DeviceRequests": [{"DeviceIDs": ["GPU-1"], "Count": 0}], "Devices": [{"PathOnHost": "/dev/nvidia0"}],
                 "MaskedPaths": ["/proc/kcore"], "ReadonlyPaths": ["/proc/sys"],
             },
@@ -156,6 +169,19 @@ mod tests {
     #[test]
     fn a_container_as_it_was_asked_is_good() {
         assert_eq!(said(good()), None);
+    }
+
+    #[test]
+    fn a_ceiling_of_processors_may_be_a_part_of_a_period() {
+        let parts = |quota: i64, period: i64| {
+            let mut made = good();
+            made["HostConfig"]["NanoCpus"] = json!(0);
+            made["HostConfig"]["CpuQuota"] = json!(quota);
+            made["HostConfig"]["CpuPeriod"] = json!(period);
+            said(made)
+        };
+        assert_eq!((parts(50_000, 100_000), parts(100_000, 0)), (None, None));
+        assert!(parts(-1, 100_000).is_some() && parts(100_001, 100_000).is_some() && parts(0, 0).is_some());
     }
 
     #[test]
@@ -182,6 +208,12 @@ mod tests {
             ("VolumesFrom", json!(["other"])),
             ("Links", json!(["other:x"])),
             ("Memory", json!(0)),
+            ("MemorySwap", json!(-1)),
+            ("MemorySwap", json!(128 << 20)),
+            ("MemorySwap", Json::Null),
+            ("NanoCpus", json!(0)),
+            ("NanoCpus", json!(2_000_000_000)),
+            ("NanoCpus", Json::Null),
             ("PidsLimit", json!(0)),
             ("PidsLimit", json!(-1)),
             ("PublishAllPorts", json!(true)),

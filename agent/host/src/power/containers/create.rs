@@ -13,7 +13,7 @@ use serde_json::{Value as Json, json};
 use super::grant::{Folder, Grant, Network, is_name, never};
 use super::image::Reference;
 use super::{ContainersError, Spec, Wanted};
-use crate::limits::{CONTAINER_LOG, CONTAINER_MOUNTS, CONTAINER_PIDS, CONTAINER_SHM_MIB, CONTAINER_SPEC};
+use crate::limits::{CONTAINER_CPUS_LEAST, CONTAINER_LOG, CONTAINER_MOUNTS, CONTAINER_PIDS, CONTAINER_SHM_MIB, CONTAINER_SPEC};
 use crate::power::{shell_word, shown};
 
 /// A folder of the machine in a container.
@@ -55,6 +55,10 @@ pub(super) fn judge(pack: &str, grant: &Grant, keep_out: &[PathBuf], spec: Spec)
     let memory_mib =
         policy.within("memory", "--memory-mib", f64::from(spec.memory_mib.unwrap_or(grant.memory_mib)), f64::from(grant.memory_mib))?;
     let cpus = policy.within("processors", "--cpus", spec.cpus.unwrap_or(grant.cpus), grant.cpus)?;
+    // What is rounded to nothing is no ceiling: to runtimes zero means all of them.
+    if cpus < CONTAINER_CPUS_LEAST {
+        return Err(ContainersError::Failed(format!("{cpus} is no amount of processors: {CONTAINER_CPUS_LEAST} is the least")));
+    }
     let shm_mib = spec.shm_mib.unwrap_or(CONTAINER_SHM_MIB.min(grant.memory_mib));
     let shm_mib = policy.within("shared memory", "--memory-mib", f64::from(shm_mib), f64::from(grant.memory_mib))?;
     policy.gpus(&spec.gpus)?;
@@ -162,14 +166,24 @@ impl Judge<'_> {
         {
             return Err(denied());
         }
+        self.steady_as_written(source, &said)?;
         let real = std::fs::canonicalize(source).map_err(|error| ContainersError::NotFound(format!("`{said}`: {error}")))?;
-        let really = |folder: &&Folder| std::fs::canonicalize(&folder.path).is_ok_and(|path| real.starts_with(path));
+        let really = |folder: &&Folder| {
+            self.steady_as_written(&folder.path, &said).is_ok()
+                && std::fs::canonicalize(&folder.path).is_ok_and(|path| real.starts_with(path))
+        };
         let holding: Vec<&Folder> = self.grant.mounts.iter().filter(really).collect();
         if !holding.iter().any(|folder| folder.writable || !mount.writable) {
             return Err(denied());
         }
         if let Some(why) = never(&real) {
             return Err(ContainersError::Denied(format!("containers may never see `{said}`: {why}")));
+        }
+        // Runtimes read commas and colons in their own words for mounts, and what is not text cannot be said to them.
+        if !real.to_str().is_some_and(|path| !path.contains(|c: char| c.is_control() || ":,".contains(c))) {
+            return Err(ContainersError::Denied(format!(
+                "containers may never see `{said}`: where it really lies has a colon, a comma or something else that no runtime can be told in its path"
+            )));
         }
         if keep_out.iter().any(|own| real.starts_with(own) || own.starts_with(&real)) {
             return Err(ContainersError::Denied(format!(
@@ -183,20 +197,79 @@ impl Judge<'_> {
         Ok(Bind { source: real, target, writable: mount.writable })
     }
 
+    /// Folders that containers may change, as they are written.
+    fn changing(&self) -> impl Iterator<Item = &Path> {
+        let own = self.grant.mounts.iter().filter(|folder| folder.writable).map(|folder| folder.path.as_path());
+        own.chain(self.grant.unsteady.iter().map(PathBuf::as_path))
+    }
+
+    /// Refuses a path that lies in a folder which containers may change, or leads through one: they decided where it leads.
+    fn steady_as_written(&self, path: &Path, said: &str) -> Result<(), ContainersError> {
+        let within = self.changing().find(|folder| path.starts_with(folder) && path != *folder).map(Path::to_owned);
+        let within = match within {
+            Some(folder) => Some(folder),
+            None => {
+                let real = |folder: &Path| Some((std::fs::canonicalize(folder).ok()?, folder.to_owned()));
+                let changing: Vec<_> = self.changing().filter_map(real).collect();
+                let passed = passed(path).map_err(|error| ContainersError::NotFound(format!("`{said}`: {error}")))?;
+                let through = |folder: &Path| passed.iter().any(|parent| parent.starts_with(folder));
+                changing.into_iter().find(|(real, _)| through(real)).map(|(_, written)| written)
+            }
+        };
+        within.map_or(Ok(()), |folder| {
+            Err(ContainersError::Denied(format!(
+                "`{said}` lies in `{}` or leads through it, which containers may change, so that they could make something else of it: mount that folder itself",
+                folder.display()
+            )))
+        })
+    }
+
     /// The runtime looks a path up again after us. Who may write beside it could put a link in its place in between, and containers may
     /// write wherever a folder is granted so: what lies deeper in one cannot be mounted by itself.
     fn steady(&self, real: &Path, said: &str) -> Result<(), ContainersError> {
-        let inside = |folder: &Folder| {
-            folder.writable && std::fs::canonicalize(&folder.path).is_ok_and(|path| real.starts_with(&path) && real != path)
-        };
-        match self.grant.mounts.iter().find(|folder| inside(folder)) {
+        let inside = |folder: &&Path| std::fs::canonicalize(folder).is_ok_and(|path| real.starts_with(&path) && real != path);
+        match self.changing().find(inside) {
             None => Ok(()),
             Some(folder) => Err(ContainersError::Denied(format!(
                 "`{said}` lies in `{}`, which containers may change, and could become something else before it is mounted: mount that folder itself",
-                folder.path.display()
+                folder.display()
             ))),
         }
     }
+}
+
+/// Links that a path may lead through, as many as the kernel follows.
+const LINKS: usize = 40;
+
+/// The folders in which names are looked up on the way to where a path leads, as they really are.
+fn passed(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let steps = |path: &Path| path.components().rev().map(|step| step.as_os_str().to_owned()).collect::<Vec<_>>();
+    let (mut here, mut left, mut passed, mut links) = (PathBuf::from("/"), steps(path), Vec::new(), 0);
+    while let Some(step) = left.pop() {
+        if step == "/" {
+            here = PathBuf::from("/");
+            continue;
+        }
+        if step == "." {
+            continue;
+        }
+        if step == ".." {
+            here.pop();
+            continue;
+        }
+        passed.push(here.clone());
+        let next = here.join(step);
+        if !std::fs::symlink_metadata(&next)?.is_symlink() {
+            here = next;
+            continue;
+        }
+        links += 1;
+        if links > LINKS {
+            return Err(std::io::Error::other("too many links"));
+        }
+        left.extend(steps(&std::fs::read_link(&next)?));
+    }
+    Ok(passed)
 }
 
 /// Where a container sees a folder.
@@ -218,6 +291,8 @@ fn target(text: &str) -> Result<String, ContainersError> {
 /// Variables that NVIDIA's runtime takes as orders, but for the one that asks for libraries only: an image, or a pack, would have any GPU.
 pub(super) const VISIBLE: &str = "NVIDIA_VISIBLE_DEVICES";
 const HARMLESS: &str = "NVIDIA_DRIVER_CAPABILITIES";
+/// Those by which an image could ask for devices beside GPUs: set over with nothing.
+const BESIDE: [&str; 2] = ["NVIDIA_MOFED", "NVIDIA_IMEX_CHANNELS"];
 
 /// What makes no sense whatever policy says.
 fn well_formed(spec: &Spec) -> Result<(), ContainersError> {
@@ -242,9 +317,23 @@ fn well_formed(spec: &Spec) -> Result<(), ContainersError> {
     }
     variables(&spec.env)?;
     user(spec.user.as_deref())?;
-    match spec.workdir.as_deref().filter(|workdir| !Path::new(workdir).is_absolute()) {
-        Some(workdir) => failed(format!("`{}` is not an absolute path", shown(workdir))),
-        None => Ok(()),
+    workdir(spec.workdir.as_deref())
+}
+
+/// Bytes of a path, as the kernel counts them.
+const PATH_BYTES: usize = 4_096;
+
+/// Where a program may start. Through `/proc` old runtimes led it to folders of the machine that they had open, and `/dev/fd` leads there.
+pub(super) fn workdir(workdir: Option<&str>) -> Result<(), ContainersError> {
+    let Some(text) = workdir else { return Ok(()) };
+    let path = Path::new(text);
+    let plain = path.components().all(|step| matches!(step, Component::RootDir | Component::Normal(_)));
+    if !path.is_absolute() || !plain || text.len() > PATH_BYTES || text.contains(char::is_control) {
+        return Err(ContainersError::Failed(format!("nothing can start in `{}`: it is not an absolute path without `..`", shown(text))));
+    }
+    match ["/proc", "/dev", "/sys"].iter().any(|own| path.starts_with(own)) {
+        true => Err(ContainersError::Failed(format!("nothing can start in `{}`: the kernel's own files are there", shown(text)))),
+        false => Ok(()),
     }
 }
 
@@ -279,6 +368,7 @@ impl Permitted {
     pub(super) fn body(&self, labels: HashMap<String, String>, gpus: &[String]) -> ContainerCreateBody {
         let mut env: Vec<String> = self.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
         // Over what the image says: images for GPUs ask for all of them.
+        env.extend(BESIDE.iter().map(|name| format!("{name}=")));
         env.push(format!("{VISIBLE}={}", if gpus.is_empty() { "void".to_owned() } else { gpus.join(",") }));
         ContainerCreateBody {
             image: Some(self.image.to_string()),
@@ -299,7 +389,8 @@ impl Permitted {
     pub(super) fn generator(&self, labels: HashMap<String, String>, gpus: &[String]) -> Json {
         let own = json!({"nsmode": "private"});
         let mut env: HashMap<&str, &str> = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let visible = gpus.join(",");
+        let visible = if gpus.is_empty() { "void".to_owned() } else { gpus.join(",") };
+        env.extend(BESIDE.iter().map(|name| (*name, "")));
         env.insert(VISIBLE, &visible);
         let mut body = json!({
             "image": self.image.to_string(),
@@ -375,7 +466,7 @@ impl Permitted {
 
 impl Bind {
     fn generator(&self) -> Json {
-        let options = ["rbind", "rprivate", if self.writable { "rw" } else { "ro" }];
+        let options = ["bind", "rprivate", if self.writable { "rw" } else { "ro" }];
         json!({"type": "bind", "source": self.source, "destination": self.target, "options": options})
     }
 
@@ -385,7 +476,12 @@ impl Bind {
             source: Some(self.source.display().to_string()),
             target: Some(self.target.clone()),
             read_only: Some(!self.writable),
-            bind_options: Some(MountBindOptions { propagation: Some(Propagation::RPRIVATE), ..MountBindOptions::default() }),
+            // Without what is mounted below: that was not judged, and may stay writable.
+            bind_options: Some(MountBindOptions {
+                propagation: Some(Propagation::RPRIVATE),
+                non_recursive: Some(true),
+                ..MountBindOptions::default()
+            }),
             ..Mount::default()
         }
     }

@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::ContainersError;
 use crate::limits::{RUNTIME_ANSWER as ANSWER, RUNTIME_TIME as TIME};
@@ -66,12 +67,14 @@ pub(super) struct Runtime {
     pub(super) version: ClientVersion,
     /// whether it is Podman, which takes GPUs another way
     pub(super) podman: bool,
+    /// connections for what is answered soon
+    places: Arc<Semaphore>,
 }
 
 impl Runtime {
     /// Asks who listens at a socket.
-    pub(super) async fn meet(socket: PathBuf) -> Result<Self, ContainersError> {
-        let version = timed(TIME, Link::new(&socket, &OLDEST)?.docker.version()).await.map_err(Failed::plain)?;
+    pub(super) async fn meet(socket: PathBuf, places: Arc<Semaphore>) -> Result<Self, ContainersError> {
+        let version = timed(TIME, Link::new(&socket, &OLDEST, Some(&places))?.docker.version()).await.map_err(Failed::plain)?;
         let number = |text: Option<&str>| {
             let (major, minor) = text?.split_once('.')?;
             Some((major.parse::<usize>().ok()?, minor.parse::<usize>().ok()?))
@@ -86,7 +89,7 @@ impl Runtime {
         let newest = (NEWEST.major_version, NEWEST.minor_version);
         let (major_version, minor_version) = (major, minor).min(newest);
         let podman = version.components.unwrap_or_default().iter().any(|part| part.name.contains("Podman"));
-        Ok(Runtime { socket, version: ClientVersion { major_version, minor_version }, podman })
+        Ok(Runtime { socket, version: ClientVersion { major_version, minor_version }, podman, places })
     }
 
     /// Asks something by its path, in the version we speak. Answers name states that the client library does not know, and one of them
@@ -103,9 +106,14 @@ impl Runtime {
         serde_json::from_value(answer).map_err(unreadable)
     }
 
-    /// A link for one request, or for one stream.
+    /// A link for requests that are answered soon: they wait for their turn.
     pub(super) fn link(&self) -> Result<Link, ContainersError> {
-        Link::new(&self.socket, &self.version)
+        Link::new(&self.socket, &self.version, Some(&self.places))
+    }
+
+    /// A link for what stays open. Who takes one has a place of another kind.
+    pub(super) fn lasting_link(&self) -> Result<Link, ContainersError> {
+        Link::new(&self.socket, &self.version, None)
     }
 }
 
@@ -127,23 +135,25 @@ pub(super) struct Link {
     pub(super) docker: Docker,
     socket: PathBuf,
     meter: Meter,
+    places: Option<Arc<Semaphore>>,
 }
 
 impl Link {
-    fn new(socket: &Path, version: &ClientVersion) -> Result<Self, ContainersError> {
+    fn new(socket: &Path, version: &ClientVersion, places: Option<&Arc<Semaphore>>) -> Result<Self, ContainersError> {
         let meter = Meter(Arc::new(AtomicU64::new(ANSWER)));
-        let (path, counted) = (socket.to_owned(), meter.clone());
-        let dial = move |request| dial(path.clone(), counted.clone(), request);
+        let (path, counted, turns) = (socket.to_owned(), meter.clone(), places.cloned());
+        let dial = move |request| dial(path.clone(), counted.clone(), turns.clone(), request);
         // The name stands in a header that no runtime reads; the time is for the head of an answer, ours is for all of it.
         let docker = Docker::connect_with_custom_transport(dial, Some("http://localhost"), TIME.as_secs() * 2, version);
-        Ok(Link { docker: docker.map_err(|error| ContainersError::Failed(error.to_string()))?, socket: socket.to_owned(), meter })
+        let docker = docker.map_err(|error| ContainersError::Failed(error.to_string()))?;
+        Ok(Link { docker, socket: socket.to_owned(), meter, places: places.cloned() })
     }
 
     /// Asks something by its path, as it stands; the answer as it came.
     pub(super) async fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, Error> {
         let request = http::Request::builder().method(method).uri(path).header(CONTENT_TYPE, "application/json");
         let request = request.body(bollard::body_full(body.into()))?;
-        let response = dial(self.socket.clone(), self.meter.clone(), request).await?;
+        let response = dial(self.socket.clone(), self.meter.clone(), self.places.clone(), request).await?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
@@ -168,14 +178,24 @@ impl Link {
     }
 }
 
-async fn dial(path: PathBuf, meter: Meter, mut request: BollardRequest) -> Result<Response<Incoming>, Error> {
+async fn dial(
+    path: PathBuf,
+    meter: Meter,
+    places: Option<Arc<Semaphore>>,
+    mut request: BollardRequest,
+) -> Result<Response<Incoming>, Error> {
+    // Who waits has a deadline around the whole request.
+    let place = match places {
+        Some(places) => Some(places.acquire_owned().await.expect("it is never closed")),
+        None => None,
+    };
     // A path alone, as servers want it; and which versions there are is asked in no version, for a runtime refuses those it has not.
     let asked = request.uri().path_and_query().map_or("/", |asked| asked.as_str());
     let asked = if asked.ends_with("/version") { "/version" } else { asked };
     *request.uri_mut() = Uri::try_from(asked).map_err(|error| Error::from(http::Error::from(error)))?;
     request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
     let stream = UnixStream::connect(&path).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(Metered { stream, meter })).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(Metered { stream, meter, _place: place })).await?;
     // It ends when nobody waits for an answer any more, or reads its body.
     tokio::spawn(connection.with_upgrades());
     Ok(sender.send_request(request).await?)
@@ -196,6 +216,8 @@ struct Meter(Arc<AtomicU64>);
 struct Metered {
     stream: UnixStream,
     meter: Meter,
+    /// given back when the connection is closed
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl AsyncRead for Metered {

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::owned::{CREATED, GPUS, Listed, PACK};
+use super::owned::{CREATED, Listed, NAME};
 use super::{ContainersError, State};
 use crate::power::{gpu, shown};
 
@@ -51,8 +51,8 @@ impl Wanted {
 }
 
 /// Seconds for which a container that was made and does not run yet keeps its GPUs: another agent on this machine may be about to start
-/// it. One that died in between keeps them no longer.
-const STARTING: u64 = 120;
+/// it, and looking and starting take four minutes at most. One that died in between keeps them no longer.
+const STARTING: u64 = 300;
 
 /// Whether a container has its GPUs now.
 pub(super) fn holds(listed: &Listed, now: u64) -> bool {
@@ -63,8 +63,8 @@ pub(super) fn holds(listed: &Listed, now: u64) -> bool {
     }
 }
 
-/// Chooses GPUs that nobody has. `holders` are containers that have some.
-pub(super) fn choose(wanted: &Wanted, machine: &[String], holders: &[Listed]) -> Result<Vec<String>, ContainersError> {
+/// Chooses GPUs that nobody has. `holders` are containers that have some, and `own` those of the pack that asks: it hears of no other's.
+pub(super) fn choose(wanted: &Wanted, machine: &[String], holders: &[Listed], own: &[Listed]) -> Result<Vec<String>, ContainersError> {
     let holder = |uuid: &str| holders.iter().find(|listed| listed.gpus().iter().any(|taken| taken == uuid));
     match wanted {
         Wanted::None => Ok(Vec::new()),
@@ -74,8 +74,10 @@ pub(super) fn choose(wanted: &Wanted, machine: &[String], holders: &[Listed]) ->
                 return Ok(free);
             }
             let taken = machine.len() - machine.iter().filter(|uuid| holder(uuid).is_none()).count();
-            let who: Vec<String> = holders.iter().filter(|listed| !listed.gpus().is_empty()).map(whose).collect();
-            let who = if who.is_empty() { String::new() } else { format!(": {}", who.join(", ")) };
+            let mut who: Vec<String> = holders.iter().filter(|listed| !listed.gpus().is_empty()).map(|listed| whose(listed, own)).collect();
+            who.sort();
+            who.dedup();
+            let who = if who.is_empty() { String::new() } else { format!(" by {}", who.join(", ")) };
             Err(ContainersError::Conflict(format!(
                 "{count} GPUs are wanted, and this machine has {}, of which {taken} are taken{who}",
                 machine.len()
@@ -90,7 +92,7 @@ pub(super) fn choose(wanted: &Wanted, machine: &[String], holders: &[Listed]) ->
                     return Err(ContainersError::NotFound(format!("no GPU of this machine has the UUID `{}`", shown(uuid))));
                 }
                 if let Some(listed) = holder(uuid) {
-                    return Err(ContainersError::Conflict(format!("GPU `{uuid}` is taken: {}", whose(listed))));
+                    return Err(ContainersError::Conflict(format!("GPU `{uuid}` is taken by {}", whose(listed, own))));
                 }
             }
             Ok(uuids.clone())
@@ -98,9 +100,64 @@ pub(super) fn choose(wanted: &Wanted, machine: &[String], holders: &[Listed]) ->
     }
 }
 
-/// A holder in words: enough to ask its owner, and nothing that a pack could use.
-fn whose(listed: &Listed) -> String {
-    let owner = listed.label(PACK);
-    let owner = if owner.is_empty() { "nobody we know".into() } else { shown(owner) };
-    format!("container {} of `{owner}` has {}", &listed.id[..12], shown(listed.label(GPUS)))
+/// A holder in words: which of the pack's own it is, and of another's nothing.
+fn whose(listed: &Listed, own: &[Listed]) -> String {
+    match own.iter().any(|known| known.id == listed.id) {
+        true => format!("container `{}`", shown(listed.label(NAME))),
+        false => "another's container".into(),
+    }
+}
+
+/// A GPU of a container that another one has too and keeps: one that runs, or that the runtime made no later. Of two that were made in the
+/// same second neither starts.
+pub(super) fn earlier(id: &str, gpus: &[String], holders: &[Listed]) -> Option<String> {
+    // The runtime forgot it, or its list is older than it: then nobody is known to be later.
+    let made = holders.iter().find(|listed| listed.id == id).map_or(i64::MAX, |listed| listed.made);
+    let first = |listed: &&Listed| listed.id != id && (listed.state != State::Created || listed.made <= made);
+    holders.iter().filter(first).flat_map(Listed::gpus).find(|uuid| gpus.contains(uuid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::owned::{GPUS, PACK};
+    use super::*;
+
+    const ONE: &str = "1111111111111111";
+    const TWO: &str = "2222222222222222";
+
+    fn holder(id: &str, state: State, made: i64, gpu: &str) -> Listed {
+        Listed::played(id, state, made, &[(GPUS, gpu), (PACK, "name-secret"), (NAME, "w"), (CREATED, "1000")])
+    }
+
+    #[test]
+    fn a_pack_hears_of_its_own_containers_only() {
+        let (mine, theirs) = (holder(ONE, State::Running, 1, "GPU-1"), holder(TWO, State::Running, 1, "GPU-2"));
+        let (machine, holders) = (["GPU-1".to_owned(), "GPU-2".into()], [mine.clone(), theirs]);
+        let said = |wanted: Wanted| choose(&wanted, &machine, &holders, &[mine.clone()]).expect_err("taken").to_string();
+        assert_eq!(said(Wanted::Uuids(vec!["GPU-1".into()])), "GPU `GPU-1` is taken by container `w`");
+        assert_eq!(said(Wanted::Uuids(vec!["GPU-2".into()])), "GPU `GPU-2` is taken by another's container");
+        assert_eq!(
+            said(Wanted::Count(1)),
+            "1 GPUs are wanted, and this machine has 2, of which 2 are taken by another's container, container `w`"
+        );
+    }
+
+    #[test]
+    fn of_two_that_were_made_with_the_same_gpu_at_most_one_starts() {
+        let gpus = ["GPU-1".to_owned()];
+        let first = |id: &str, holders: &[Listed]| earlier(id, &gpus, holders);
+        let created = |id: &str, made: i64| holder(id, State::Created, made, "GPU-1");
+        let both = [created(ONE, 5), created(TWO, 6)];
+        assert_eq!((first(ONE, &both), first(TWO, &both)), (None, Some("GPU-1".into())));
+        let same = [created(ONE, 5), created(TWO, 5)];
+        assert!(first(ONE, &same).is_some() && first(TWO, &same).is_some());
+        assert!(first(ONE, &[created(ONE, 5), holder(TWO, State::Running, 6, "GPU-1")]).is_some(), "it runs already");
+        assert_eq!(first(ONE, &[created(ONE, 5), holder(TWO, State::Running, 1, "GPU-2")]), None);
+    }
+
+    #[test]
+    fn what_was_made_and_not_started_keeps_its_gpus_as_long_as_starting_takes() {
+        let made = holder(ONE, State::Created, 0, "GPU-1");
+        assert!(holds(&made, 1_000 + 240) && !holds(&made, 1_000 + STARTING));
+    }
 }

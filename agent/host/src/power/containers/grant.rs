@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::image::Pattern;
-use crate::limits::{CONTAINER_CPUS, CONTAINER_GPUS, CONTAINER_MIB, CONTAINER_SECS, CONTAINERS};
+use crate::limits::{CONTAINER_CPUS, CONTAINER_CPUS_LEAST, CONTAINER_GPUS, CONTAINER_MIB, CONTAINER_SECS, CONTAINERS};
 use crate::power::shown;
 
 /// Containers of one pack: `[packs.NAME] containers = { … }` of `agent.toml`. The default grants nothing.
@@ -42,6 +42,9 @@ pub struct Grant {
     /// Folders that no mount may reach, canonical: the agent's own.
     #[serde(skip)]
     pub keep_out: Vec<PathBuf>,
+    /// Folders that containers of other grants may change, as they are written: what lies in one of them leads anywhere.
+    #[serde(skip)]
+    pub unsteady: Vec<PathBuf>,
 }
 
 impl Default for Grant {
@@ -59,6 +62,7 @@ impl Default for Grant {
             capabilities: Vec::new(),
             owner: String::new(),
             keep_out: Vec::new(),
+            unsteady: Vec::new(),
         }
     }
 }
@@ -110,13 +114,24 @@ impl TryFrom<Written> for Grant {
         if let Some((name, value, least, most)) = ranges.into_iter().find(|(_, value, least, most)| !(least..=most).contains(&value)) {
             return Err(format!("{name}: {value} is not between {least} and {most}"));
         }
-        if !(0.01..=CONTAINER_CPUS).contains(&cpus) {
-            return Err(format!("cpus: {cpus} is not between 0.01 and {CONTAINER_CPUS}"));
+        if !(CONTAINER_CPUS_LEAST..=CONTAINER_CPUS).contains(&cpus) {
+            return Err(format!("cpus: {cpus} is not between {CONTAINER_CPUS_LEAST} and {CONTAINER_CPUS}"));
         }
         if let Some(twice) =
             mounts.iter().enumerate().find(|(number, mount)| mounts[..*number].iter().any(|other| other.path == mount.path))
         {
             return Err(format!("`{}` is named twice", twice.1.path.display()));
+        }
+        // Whoever may write in a folder decides where what lies in it leads.
+        let below = |mount: &Folder, holder: &Folder| holder.writable && mount.path != holder.path && mount.path.starts_with(&holder.path);
+        if let Some((mount, holder)) =
+            mounts.iter().find_map(|mount| mounts.iter().find(|holder| below(mount, holder)).map(|holder| (mount, holder)))
+        {
+            return Err(format!(
+                "`{}` lies in `{}`, which containers may change, and could become something else before it is mounted: grant only one of them",
+                mount.path.display(),
+                holder.path.display()
+            ));
         }
         Ok(Grant { images, mounts, networks, gpus, memory_mib, cpus, max, max_secs, pull, capabilities, ..Grant::default() })
     }
@@ -335,5 +350,16 @@ mod tests {
             assert!(read(&format!(r#"{{"images":[],{wrong}}}"#)).is_err(), "{wrong}");
         }
         assert!(read(r#"{"images":[],"mounts":["/srv/a:r","/srv/a:w"]}"#).is_err());
+    }
+
+    #[test]
+    fn nothing_is_granted_that_lies_in_a_folder_which_containers_may_change() {
+        for mounts in [r#""/srv/out:w","/srv/out/models:r""#, r#""/srv/out/models/a:w","/srv/out:w""#] {
+            let error = read(&format!(r#"{{"images":[],"mounts":[{mounts}]}}"#)).expect_err("one lies in the other");
+            assert!(error.contains("lies in `/srv/out`, which containers may change"), "{error}");
+        }
+        for mounts in [r#""/srv/out:r","/srv/out/models:w""#, r#""/srv/out:w","/srv/output:r""#] {
+            assert!(read(&format!(r#"{{"images":[],"mounts":[{mounts}]}}"#)).is_ok(), "{mounts}");
+        }
     }
 }

@@ -39,15 +39,16 @@ pub(super) fn wrong(made: &ContainerInspectResponse, asked: &Permitted, gpus: &[
     }
     let volumes = made.mounts.iter().flatten().filter_map(|mount| mount.destination.clone());
     // Their libraries are mounted one by one, by a file that the owner's toolkit wrote.
-    let mut targets: Vec<String> = asked.binds.iter().map(|bind| bind.target.clone()).chain(volumes).collect();
+    let targets: Vec<String> = asked.binds.iter().map(|bind| bind.target.clone()).chain(volumes).collect();
+    let mut libraries = Vec::new();
     if !gpus.is_empty() {
-        targets.extend(["/usr", "/lib", "/lib64", "/opt", "/etc", "/run/nvidia-persistenced", "/tmp/nvidia-mps"].map(str::to_owned));
+        libraries.extend(["/usr", "/lib", "/lib64", "/opt", "/etc", "/run/nvidia-persistenced", "/tmp/nvidia-mps"].map(str::to_owned));
     }
     let of_gpus = |target: &str| !gpus.is_empty() && target.starts_with("/dev/nvidia");
     mounts
         .lines()
         .filter_map(Mounted::parse)
-        .find(|mounted| !mounted.is_usual() && !of_gpus(&mounted.target) && !mounted.is_below(&targets))
+        .find(|mounted| !mounted.is_usual() && !of_gpus(&mounted.target) && !mounted.is_at(&targets) && !mounted.is_below(&libraries))
         .map(|mounted| format!("`{}` of the machine is mounted at `{}`", shown(&mounted.root), shown(&mounted.target)))
 }
 
@@ -78,6 +79,11 @@ impl Mounted {
                     || (["/proc", "/sys"].iter().any(|own| Path::new(target).starts_with(own)) && KERNELS.contains(&self.kind.as_str()))
             }
         }
+    }
+
+    /// Whether it is mounted at one of these. What is mounted below one was not asked for.
+    fn is_at(&self, targets: &[String]) -> bool {
+        targets.iter().any(|known| Path::new(&self.target) == Path::new(&known.replace(' ', "\\040")))
     }
 
     fn is_below(&self, targets: &[String]) -> bool {
@@ -118,5 +124,6 @@ mod tests {
         let target = |target: &str| Mounted { root: "/x".into(), target: target.into(), kind: "ext4".into() };
         let known = ["/data".to_owned(), "/a b".into()];
         assert!(target("/data/deep").is_below(&known) && target("/a\\040b").is_below(&known) && !target("/database").is_below(&known));
+        assert!(target("/data").is_at(&known) && target("/a\\040b").is_at(&known) && !target("/data/deep").is_at(&known));
     }
 }

@@ -1,5 +1,5 @@
-//! What Podman does only in its own words: handing over GPUs, which its Docker-compatible interface takes no notice of, and setting a
-//! container up without starting it.
+//! What Podman does only in its own words: handing over GPUs and leaving out what is mounted below a folder, of which its
+//! Docker-compatible interface takes no notice, and setting a container up without starting it.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ const PATH: &str = "/v4.0.0/libpod/containers";
 /// The kind of devices that GPUs are, in the files that NVIDIA's toolkit writes for Podman.
 const KIND: &str = "nvidia.com/gpu";
 
-/// Makes a container that has GPUs; its id.
+/// Makes a container that has GPUs or mounts; its id.
 pub(super) async fn create(
     runtime: &Runtime,
     permitted: &Permitted,

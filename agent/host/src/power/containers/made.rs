@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::create::{self, Permitted};
 use super::dial::{Failed, Link, Runtime, timed};
 use super::owned::{self, CREATED, GPUS, Listed, NAME, NODE, PACK, UNTIL};
+use super::share::place;
 use super::{
     Container, Containers, ContainersError, Grant, Spec, State, Wanted, blocking, check, gpus, inspected, kernel, libpod, now, removed,
 };
@@ -27,9 +28,15 @@ impl Containers {
         let permitted = self.permit(pack, grant, spec).await?;
         let runtime = self.runtime().await?;
         self.image(pack, grant, &runtime, &permitted).await?;
+        // Its turn comes before anything goes on without the call.
+        let turn = Arc::clone(&self.making).lock_owned().await;
         // In a task of its own: a call that is cancelled now must neither leave a container that nobody looked at nor one that is half made.
         let (me, pack, grant) = (Arc::clone(self), pack.to_owned(), grant.clone());
-        let made = tokio::spawn(async move { me.make(&pack, &grant, &runtime, permitted).await }).await;
+        let made = tokio::spawn(async move {
+            let _turn = turn;
+            me.make(&pack, &grant, &runtime, permitted).await
+        });
+        let made = made.await;
         made.unwrap_or_else(|error| Err(ContainersError::Failed(format!("making the container was cut short: {error}"))))
     }
 
@@ -38,7 +45,7 @@ impl Containers {
         if !spec.mounts.is_empty() {
             let runtime = self.runtime().await?;
             keep_out.extend(STORES.iter().map(PathBuf::from));
-            keep_out.extend(store(&runtime).await);
+            keep_out.push(store(&runtime).await?);
             keep_out.extend([runtime.socket.clone()]);
         }
         let (pack, grant) = (pack.to_owned(), grant.clone());
@@ -63,14 +70,15 @@ impl Containers {
             }
             Err(failed) => return Err(self.failed(failed).await),
         }
+        let _place = place(&self.attached)?;
         tracing::info!(pack, image, "an image is fetched");
-        fetch(&runtime.link()?, &image).await.map_err(|failed| match failed {
+        fetch(&runtime.lasting_link()?, &image).await.map_err(|failed| match failed {
             Failed::Refused(_, why) => ContainersError::NotFound(format!("image `{image}` cannot be fetched: {why}")),
             failed => failed.plain(),
         })
     }
 
-    /// Makes and starts what was judged. One at a time, so that nobody else takes the place or the GPUs it was found to have.
+    /// Makes and starts what was judged. The caller has the lock: one at a time, so that nobody else takes the place or the GPUs it was found to have.
     async fn make(
         self: &Arc<Self>,
         pack: &str,
@@ -78,7 +86,6 @@ impl Containers {
         runtime: &Runtime,
         permitted: Permitted,
     ) -> Result<Container, ContainersError> {
-        let _making = self.making.lock().await;
         let own = self.own(runtime, grant).await?;
         room(grant, &own, &permitted)?;
         let gpus = self.lend(grant, runtime, &own, &permitted.gpus).await?;
@@ -96,7 +103,11 @@ impl Containers {
         ]);
         let labels = self.sealer.seal(&known, labels);
         let id = self.created(runtime, &permitted, &known, labels, &gpus).await?;
-        if let Err(error) = self.begun(pack, runtime, &permitted, &id, &gpus).await {
+        let begun = match self.still_free(runtime, &id, &gpus).await {
+            Ok(()) => self.begun(pack, runtime, &permitted, &id, &gpus).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = begun {
             if let Err(failed) = removed(runtime, &id).await.or_else(|failed| if failed.is_not_found() { Ok(()) } else { Err(failed) }) {
                 tracing::error!(container = %id[..12], reason = %failed.plain(), "a container that must not stay could not be removed");
             }
@@ -148,7 +159,30 @@ impl Containers {
             Err(failed) => return Err(self.failed(failed).await),
         };
         let holders: Vec<Listed> = all.into_iter().map(|(_, listed)| listed).filter(|listed| gpus::holds(listed, now)).collect();
-        gpus::choose(wanted, &machine, &holders)
+        gpus::choose(wanted, &machine, &holders, own).inspect_err(|_| {
+            // To the owner all of it; a pack hears of no other's.
+            for holder in &holders {
+                tracing::info!(container = %holder.id[..12], of = %shown(holder.label(PACK)), gpus = %shown(holder.label(GPUS)), "a container has GPUs");
+            }
+        })
+    }
+
+    /// Whether the GPUs of a container that was made are its own. Another agent may have found the same ones free at the same time: the
+    /// container that the runtime made first keeps them.
+    async fn still_free(&self, runtime: &Runtime, id: &str, gpus: &[String]) -> Result<(), ContainersError> {
+        if gpus.is_empty() {
+            return Ok(());
+        }
+        let all = match owned::labelled(runtime, GPUS.to_owned()).await {
+            Ok(all) => all,
+            Err(failed) => return Err(self.failed(failed).await),
+        };
+        let now = now();
+        let holders: Vec<Listed> = all.into_iter().map(|(_, listed)| listed).filter(|listed| gpus::holds(listed, now)).collect();
+        match gpus::earlier(id, gpus, &holders) {
+            None => Ok(()),
+            Some(uuid) => Err(ContainersError::Conflict(format!("GPU `{}` was taken by another container meanwhile", shown(&uuid)))),
+        }
     }
 
     async fn created(
@@ -159,7 +193,8 @@ impl Containers {
         labels: HashMap<String, String>,
         gpus: &[String],
     ) -> Result<String, ContainersError> {
-        let made = if runtime.podman && !gpus.is_empty() {
+        // To Podman's other interface, whose mounts bring along what is mounted below them, GPUs mean nothing.
+        let made = if runtime.podman && !(gpus.is_empty() && permitted.binds.is_empty()) {
             libpod::create(runtime, permitted, known, labels, gpus).await
         } else {
             let options = CreateContainerOptions { name: Some(known.to_owned()), ..CreateContainerOptions::default() };
@@ -216,11 +251,14 @@ fn room(grant: &Grant, own: &[Listed], permitted: &Permitted) -> Result<(), Cont
     Ok(())
 }
 
-/// Where a runtime says that it keeps everything.
-async fn store(runtime: &Runtime) -> Option<PathBuf> {
-    let link = runtime.link().ok()?;
-    let info = timed(RUNTIME_TIME, link.docker.info()).await.ok()?;
-    info.docker_root_dir.map(PathBuf::from).filter(|path| path.is_absolute())
+/// Where a runtime says that it keeps everything. One that does not say it mounts nothing: the folder could be that one.
+async fn store(runtime: &Runtime) -> Result<PathBuf, ContainersError> {
+    let link = runtime.link()?;
+    let info = timed(RUNTIME_TIME, link.docker.info()).await.map_err(Failed::plain)?;
+    let silent = || {
+        ContainersError::Failed("the container runtime of this machine does not say where its store is, so that nothing is mounted".into())
+    };
+    info.docker_root_dir.map(PathBuf::from).filter(|path| path.is_absolute()).ok_or_else(silent)
 }
 
 /// Fetches an image; its progress is only counted.

@@ -82,6 +82,8 @@ pub(super) struct Listed {
     pub(super) id: String,
     pub(super) image: String,
     pub(super) state: State,
+    /// when the runtime made it, in Unix seconds
+    pub(super) made: i64,
     labels: HashMap<String, String>,
 }
 
@@ -95,7 +97,20 @@ impl Listed {
             // What nobody understands may be at work.
             Some(Summary::RUNNING | Summary::RESTARTING | Summary::STOPPING | Summary::EMPTY) | None => State::Running,
         };
-        Some(Listed { id, image: summary.image.unwrap_or_default(), state, labels: summary.labels.unwrap_or_default() })
+        Some(Listed {
+            id,
+            image: summary.image.unwrap_or_default(),
+            state,
+            made: summary.created.unwrap_or(0),
+            labels: summary.labels.unwrap_or_default(),
+        })
+    }
+
+    /// One as a test has it.
+    #[cfg(test)]
+    pub(super) fn played(id: &str, state: State, made: i64, labels: &[(&str, &str)]) -> Self {
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Listed { id: id.to_owned(), image: String::new(), state, made, labels }
     }
 
     pub(super) fn label(&self, key: &str) -> &str {
@@ -161,7 +176,7 @@ mod tests {
     }
 
     fn listed(id: &str, name: &str) -> Listed {
-        Listed { id: id.to_owned(), image: String::new(), state: State::Running, labels: labels(&[(NAME, name)]) }
+        Listed::played(id, State::Running, 0, &[(NAME, name)])
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Runtimes that hang, never end or lie, played at a socket; and what is judged before any runtime is asked.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::*;
+use crate::limits::ATTACHED_PER_CALL;
 
 const ID: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
@@ -18,6 +20,80 @@ fn grant() -> Grant {
 
 fn answer(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+fn mount(source: &Path) -> Spec {
+    let mount = Mount { source: source.display().to_string(), target: "/d".into(), writable: false };
+    Spec { image: "busybox".into(), mounts: vec![mount], ..Spec::default() }
+}
+
+/// A grant of folders that are there.
+fn mounting(folders: &[&Path]) -> Grant {
+    let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+    serde_json::from_value(json!({"images": ["busybox:*"], "mounts": folders})).expect("a grant")
+}
+
+#[test]
+fn no_amount_of_processors_is_rounded_to_none() {
+    for cpus in [1e-10, 1e-5, 0.009, 0.0, f64::MIN_POSITIVE] {
+        let spec = Spec { image: "busybox".into(), cpus: Some(cpus), ..Spec::default() };
+        assert!(matches!(create::judge("x", &grant(), &[], spec), Err(ContainersError::Failed(_))), "{cpus}");
+    }
+    let spec = Spec { image: "busybox".into(), cpus: Some(0.01), ..Spec::default() };
+    assert_eq!(create::judge("x", &grant(), &[], spec).expect("granted").nano_cpus, 10_000_000);
+}
+
+#[test]
+fn nothing_is_mounted_that_another_container_could_have_put_there() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = std::fs::canonicalize(dir.path()).expect("there");
+    let at = |name: &str| folder.join(name);
+    for name in ["out", "secret", "data"] {
+        std::fs::create_dir(at(name)).expect("made");
+    }
+    // What a container with `out` made of a folder in it, and links of the owner's that lead through there.
+    std::os::unix::fs::symlink(at("secret"), at("out/models")).expect("linked");
+    std::os::unix::fs::symlink(at("out"), at("way")).expect("linked");
+    std::os::unix::fs::symlink("out/models", at("short")).expect("linked");
+    std::os::unix::fs::symlink("./../secret", at("data/link")).expect("linked");
+    let judged =
+        |grant: &Grant, source: &Path| create::judge("x", grant, &[], mount(source)).map(|permitted| permitted.binds[0].source.clone());
+    for name in ["out/models", "way/models", "short"] {
+        let grant = mounting(&[&at(name)]);
+        assert_eq!(judged(&grant, &at(name)), Ok(at("secret")), "{name}: nobody else may write there");
+        let grant = Grant { unsteady: vec![at("out")], ..grant };
+        let error = judged(&grant, &at(name)).expect_err("others may");
+        assert!(matches!(&error, ContainersError::Denied(why) if why.contains("which containers may change")), "{name}: {error}");
+    }
+    // Nor does such a folder make good what a link in another one leads to.
+    let grant = Grant { unsteady: vec![at("out")], ..mounting(&[&at("out/models"), &at("data")]) };
+    assert!(matches!(judged(&grant, &at("data/link")), Err(ContainersError::Denied(_))));
+    assert_eq!(judged(&mounting(&[&at("secret"), &at("data")]), &at("data/link")), Ok(at("secret")));
+    // The folder itself is theirs and may be seen.
+    let grant = Grant { unsteady: vec![at("out")], ..mounting(&[&at("out")]) };
+    assert_eq!(judged(&grant, &at("out")), Ok(at("out")));
+    std::os::unix::fs::symlink("round", at("round")).expect("linked");
+    assert!(matches!(judged(&mounting(&[&at("round")]), &at("round")), Err(ContainersError::NotFound(_))));
+}
+
+#[test]
+fn a_source_that_runtimes_would_read_otherwise_is_never_mounted() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = std::fs::canonicalize(dir.path()).expect("there");
+    let names: [&[u8]; 5] = [b"data,source=x", b"a:b", b"a\nb", b"\xff", b"a b"];
+    let grant = mounting(&[&folder]);
+    for (number, name) in names.into_iter().enumerate() {
+        let real = folder.join(std::ffi::OsStr::from_bytes(name));
+        std::fs::create_dir(&real).expect("made");
+        let link = folder.join(format!("link{number}"));
+        std::os::unix::fs::symlink(&real, &link).expect("linked");
+        let judged = create::judge("x", &grant, &[], mount(&link));
+        match name == b"a b" {
+            true => assert_eq!(judged.expect("plain enough").binds[0].source, real),
+            false => assert!(matches!(judged, Err(ContainersError::Denied(why)) if why.contains("no runtime can be told")), "{number}"),
+        }
+    }
 }
 
 /// A runtime that answers each request by its path.
@@ -131,7 +207,7 @@ async fn a_runtime_that_dies_in_the_middle_of_a_log_is_told_from_its_end() {
         line if line.contains("/logs") => (framed(5, b"hello"), Then::Close),
         _ => (listing(), Then::Close),
     });
-    let mut streams = played.containers.logs(&grant(), "w", true, None).await.expect("opened");
+    let mut streams = played.containers.logs(&Share::default(), &grant(), "w", true, None).await.expect("opened");
     assert_eq!(streams.stdout.recv().await.as_deref(), Some(b"hello".as_slice()));
     assert_eq!((streams.stdout.recv().await, streams.stderr.recv().await), (None, None));
     assert!(matches!(streams.attached.wait().await, Err(ContainersError::Failed(_))));
@@ -148,7 +224,7 @@ async fn a_piece_of_a_log_is_not_kept_beyond_its_bound() {
         }
         _ => (listing(), Then::Close),
     });
-    let mut streams = played.containers.logs(&grant(), "w", true, None).await.expect("opened");
+    let mut streams = played.containers.logs(&Share::default(), &grant(), "w", true, None).await.expect("opened");
     assert_eq!(streams.stdout.recv().await, None);
     assert!(matches!(streams.attached.wait().await, Err(ContainersError::Failed(why)) if why.contains("more than 16 MiB")));
 }
@@ -214,9 +290,116 @@ async fn who_leaves_a_log_leaves_the_runtime() {
         }
     });
     let containers = Containers::new(Config { socket: Some(socket), node: "n".into(), ..Config::default() }, &[7; 32]);
-    let mut streams = containers.logs(&grant(), "w", true, None).await.expect("opened");
+    let mut streams = containers.logs(&Share::default(), &grant(), "w", true, None).await.expect("opened");
     assert_eq!(streams.stdout.recv().await.as_deref(), Some(b"hello".as_slice()));
     drop(streams);
     let closed = tokio::time::timeout(Duration::from_secs(30), left.recv()).await;
     assert_eq!(closed.expect("the connection is closed"), Some(()));
+}
+
+#[tokio::test]
+async fn no_call_takes_every_place_and_what_is_over_gives_its_own_back() {
+    let played = Played::start(|line| match line {
+        line if line.contains("/version") => (version(), Then::Close),
+        line if line.contains("/logs") => (framed(5, b"hello"), Then::Hold),
+        _ => (listing(), Then::Close),
+    });
+    let (share, other) = (Share::default(), Share::default());
+    let mut open = Vec::new();
+    for _ in 0..ATTACHED_PER_CALL {
+        open.push(played.containers.logs(&share, &grant(), "w", true, None).await.expect("opened"));
+    }
+    let full = played.containers.logs(&share, &grant(), "w", true, None).await.expect_err("one too many");
+    assert!(matches!(full, ContainersError::Limit(_)), "{full}");
+    assert!(matches!(played.containers.wait(&share, &grant(), "w").await, Err(ContainersError::Limit(_))), "a wait is one too");
+    assert!(played.containers.logs(&other, &grant(), "w", true, None).await.is_ok(), "another call has its own");
+    assert_eq!(played.containers.list(&grant()).await.map(|list| list.len()), Ok(1), "and what is answered soon needs none");
+    drop(open);
+    let again = async {
+        while played.containers.logs(&share, &grant(), "w", true, None).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), again).await.expect("the places are free again");
+}
+
+#[tokio::test]
+async fn so_many_connections_are_open_and_more_wait_for_their_turn() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let (seen, release) = (Arc::new(AtomicUsize::new(0)), tokio_util::sync::CancellationToken::new());
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("sock");
+    let listener = UnixListener::bind(&socket).expect("bound");
+    let (counted, waits) = (Arc::clone(&seen), release.clone());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (counted, waits) = (Arc::clone(&counted), waits.clone());
+            tokio::spawn(async move {
+                let mut piece = [0; 4096];
+                let read = stream.read(&mut piece).await.unwrap_or(0);
+                let said = if String::from_utf8_lossy(&piece[..read]).contains("/version") {
+                    version()
+                } else {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    waits.cancelled().await;
+                    listing()
+                };
+                let _ = stream.write_all(&said).await;
+            });
+        }
+    });
+    let containers = Containers::new(Config { socket: Some(socket), node: "n".into(), ..Config::default() }, &[7; 32]);
+    let asked: Vec<_> = (0..RUNTIME_CONNECTIONS + 10)
+        .map(|_| {
+            let containers = Arc::clone(&containers);
+            tokio::spawn(async move { containers.list(&grant()).await })
+        })
+        .collect();
+    let all = async {
+        while seen.load(Ordering::SeqCst) < RUNTIME_CONNECTIONS || containers.connections.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), all).await.expect("as many as may be");
+    assert_eq!(seen.load(Ordering::SeqCst), RUNTIME_CONNECTIONS);
+    release.cancel();
+    for asked in asked {
+        assert_eq!(asked.await.expect("ended").map(|list| list.len()), Ok(1));
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_its_turn_to_make_a_container_ends_with_its_call() {
+    let played = Played::start(|line| match line {
+        line if line.contains("/version") => (version(), Then::Close),
+        line if line.contains("/images/") => (answer("{}").into_bytes(), Then::Close),
+        line => panic!("nothing is made: {line}"),
+    });
+    let turn = Arc::clone(&played.containers.making).lock_owned().await;
+    let spec = || Spec { image: "busybox".into(), ..Spec::default() };
+    let (containers, grant) = (Arc::clone(&played.containers), grant());
+    let held = Arc::strong_count(&containers);
+    let late = tokio::time::timeout(Duration::from_millis(200), containers.run("x", &grant, spec())).await;
+    assert!(late.is_err(), "somebody else's turn");
+    assert_eq!(Arc::strong_count(&containers), held, "no task goes on");
+    drop(turn);
+}
+
+#[tokio::test]
+async fn nothing_is_mounted_where_the_runtime_does_not_say_what_is_its_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = std::fs::canonicalize(folder.path()).expect("there");
+    for info in [b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n".to_vec(), answer("{}").into_bytes()] {
+        let played = Played::start(move |line| match line {
+            line if line.contains("/version") => (version(), Then::Close),
+            line if line.contains("/info") => (info.clone(), Then::Close),
+            line => panic!("nothing is made: {line}"),
+        });
+        let grant = Grant { owner: "name-x".into(), ..mounting(&[&path]) };
+        let ended = played.containers.run("x", &grant, mount(&path)).await;
+        assert!(
+            matches!(&ended, Err(ContainersError::Failed(why)) if why.contains("refused") || why.contains("does not say")),
+            "{ended:?}"
+        );
+    }
 }
