@@ -106,7 +106,11 @@ impl Policy {
         let (by_name, by_digest) = (said(named), said(of_digest));
         let owner = owner(pack, digest, named.filter(|_| by_name.is_some()));
         let grant = by_digest.or(by_name)?;
-        Some(containers::Grant { owner, keep_out: self.own(), ..grant })
+        // What containers of any pack may change can lead anywhere by the time another mounts it.
+        let tables = self.config.packs.values().filter_map(|table| table.containers.as_ref());
+        let writable = tables.flat_map(|grant| &grant.mounts).filter(|folder| folder.writable);
+        let unsteady = writable.map(|folder| folder.path.clone()).collect();
+        Some(containers::Grant { owner, keep_out: self.own(), unsteady, ..grant })
     }
 
     /// The powers that a version asks for beyond what the owner decided on when granting to an older one, and that are
