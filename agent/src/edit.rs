@@ -466,7 +466,7 @@ calls = 9
         assert_eq!(edit.text(), "[packs.system]\nprocess = { allow = [\"ls\", \"df\"] }\n");
         assert!(!edit.deny(&name("system"), Power::Process, &words(&["uname"])).expect("nothing to take"));
         assert!(edit.deny(&name("system"), Power::Process, &Items::default()).expect("denied"));
-        assert_eq!(edit.text(), "[packs.system]\nprocess = { allow = [] }\n");
+        assert_eq!(edit.text(), "[packs.system]\n");
     }
 
     #[test]

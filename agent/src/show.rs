@@ -94,7 +94,7 @@ impl PackGrants {
         for Asked { power, reason } in self.asked.iter().filter(|asked| !is_granted(&self.grants, asked.power)) {
             let state = if self.waiting.contains(power) { "waiting, new in this version" } else { "denied" };
             let reason = reason.as_ref().map(|reason| format!(": \"{reason}\"")).unwrap_or_default();
-            let _ = writeln!(out, "  {power:<8} {state}{reason}; {}", remedy(&self.name, *power));
+            let _ = writeln!(out, "  {:<8} {state}{reason}; {}", power.name(), remedy(&self.name, *power));
         }
         if let Some(remark) = &self.remark {
             let _ = writeln!(out, "  note: {remark}");

@@ -113,7 +113,17 @@ fn runnable(key: &PackKey, before: &[String], entry: &Entry) -> Result<(), Failu
 #[cfg(unix)]
 fn is_program(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
-    std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0) && !is_text(path)
+}
+
+/// Whether a file is text without an interpreter named on top, which no system starts whatever its mode says.
+#[cfg(unix)]
+fn is_text(path: &Path) -> bool {
+    use std::io::Read as _;
+    let mut head = [0_u8; 64];
+    let Ok(read) = std::fs::File::open(path).and_then(|mut file| file.read(&mut head)) else { return false };
+    let head = &head[..read];
+    !head.starts_with(b"#!") && head.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace())
 }
 
 #[cfg(not(unix))]
