@@ -545,7 +545,11 @@ fn secret(home: &Home, command: &Secret, json: bool) -> Result<(), Failure> {
             let before = vault.set(name, &vault::read_value(name)?)?;
             (name, if before { "replaced" } else { "set" })
         }
-        Secret::Remove { name } => (name, if vault.remove(name)? { "removed" } else { "not there" }),
+        Secret::Remove { name } if vault.remove(name)? => (name, "removed"),
+        Secret::Remove { name } => {
+            let text = format!("no secret `{}` is kept on this machine", name.escape_debug());
+            return Err(Failure::new(Code::BadUsage, text).hint("see what is kept: agent secret list"));
+        }
     };
     print(&if json { json!({ "ok": true, "secret": name, "done": done }).to_string() } else { format!("{name}: {done}") });
     Ok(())

@@ -159,7 +159,9 @@ impl ConfigEdit {
         }
         let before = self.text();
         let table = self.pack(key)?;
+        let whole = items.items.is_empty() && items.flags().next().is_none();
         match power {
+            Power::Process | Power::Http | Power::Containers if whole => take_whole(table, key, power),
             Power::Process => {
                 if let Some(process) = table.get_mut("process").and_then(Item::as_table_like_mut) {
                     programs::deny(process, &items.items);
@@ -179,6 +181,12 @@ impl ConfigEdit {
             Power::Output | Power::Log => return Err(usage(format!("`{}` cannot be denied: every call has it", power.name()))),
         }
         Ok(self.text() != before)
+    }
+
+    /// Whether the file has a table for a pack.
+    #[must_use]
+    pub fn knows(&self, key: &PackKey) -> bool {
+        self.document.get("packs").and_then(|packs| packs.get(key.to_string())).is_some()
     }
 
     fn pack(&mut self, key: &PackKey) -> Result<&mut dyn TableLike, Failure> {
@@ -316,6 +324,22 @@ fn written(new: &impl serde::Serialize) -> Result<Value, Failure> {
     Ok(value)
 }
 
+/// Takes a power away with all that was said about it, so that a later grant begins afresh. A digest's table keeps a word that
+/// refuses: without one its name's table would count for it again.
+fn take_whole(table: &mut dyn TableLike, key: &PackKey, power: Power) {
+    if table.remove(power.name()).is_none() || matches!(key, PackKey::Name(_)) {
+        return;
+    }
+    let list = match power {
+        Power::Process => "allow",
+        Power::Http => "hosts",
+        _ => "images",
+    };
+    let mut none = toml_edit::InlineTable::new();
+    none.insert(list, Array::new().into());
+    put(table, power.name(), none.into());
+}
+
 /// Takes texts out of a list; all of them when none is named.
 fn take(table: &mut dyn TableLike, key: &str, texts: &[String]) {
     if let Some(list) = table.get_mut(key).and_then(Item::as_array_mut) {
@@ -349,6 +373,24 @@ process = { allow = ["df"], max_secs = 60 } # keep short
 [limits]
 calls = 9
 "#;
+
+    #[test]
+    fn a_power_that_was_taken_away_as_a_whole_begins_afresh() {
+        let text = "[packs.web] # mine\nkv = true\nprocess = { allow = [\"df\"], env = [\"LANG\"] }\ncontainers = { images = [\"busybox\"], pull = true }\n[packs.web.http]\nhosts = [\"a.example\"]\nmethods = [\"POST\"]\nprivate = [\"127.0.0.1\"]\n";
+        let (_dir, mut edit) = edit(text);
+        for power in [Power::Process, Power::Http, Power::Containers] {
+            assert!(edit.deny(&name("web"), power, &Items::default()).expect("denied"));
+            assert!(!edit.deny(&name("web"), power, &Items::default()).expect("nothing left"));
+            edit.save().expect("still good");
+        }
+        assert_eq!(edit.text(), "[packs.web] # mine\nkv = true\n");
+        edit.allow(&name("web"), None, Power::Http, &words(&["b.example"])).expect("allowed");
+        assert!(edit.text().contains("http = { hosts = [\"b.example\"] }"), "{}", edit.text());
+        let of_digest = PackKey::Digest(Digest([7; 32]));
+        edit.allow(&of_digest, None, Power::Process, &words(&["df"])).expect("allowed");
+        edit.deny(&of_digest, Power::Process, &Items::default()).expect("denied");
+        assert!(edit.text().contains("process = { allow = [] }"), "its name's table does not come back: {}", edit.text());
+    }
 
     pub(crate) fn edit(text: &str) -> (tempfile::TempDir, ConfigEdit) {
         let dir = tempfile::tempdir().expect("a folder");
@@ -424,7 +466,7 @@ calls = 9
         assert_eq!(edit.text(), "[packs.system]\nprocess = { allow = [\"ls\", \"df\"] }\n");
         assert!(!edit.deny(&name("system"), Power::Process, &words(&["uname"])).expect("nothing to take"));
         assert!(edit.deny(&name("system"), Power::Process, &Items::default()).expect("denied"));
-        assert_eq!(edit.text(), "[packs.system]\nprocess = { allow = [] }\n");
+        assert_eq!(edit.text(), "[packs.system]\n");
     }
 
     #[test]

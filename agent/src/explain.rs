@@ -16,6 +16,7 @@ use crate::config::{FILE, PackKey, PackPolicy, ReadOnly};
 use crate::packs::EMBEDDED;
 use crate::policy::{Policy, belongs, explain as refusal, is_granted, remedy};
 use crate::shelf::Shelf;
+use crate::show::asked::{Asked, asked};
 use crate::show::whose::Known;
 use crate::trust::Origin;
 
@@ -29,6 +30,10 @@ pub struct Finding {
     line: Option<usize>,
     /// what decides, in words
     why: String,
+    /// the pack's own words
+    reason: Option<String>,
+    /// whether this version asks anew, and the owner has not spoken since
+    waiting: bool,
     /// what to type otherwise
     remedy: Option<String>,
 }
@@ -90,9 +95,16 @@ impl Explained {
     }
 
     fn one(&self, finding: &Finding) -> String {
-        let verdict = if finding.allowed { "allowed" } else { "denied" };
+        let verdict = match (finding.allowed, finding.waiting) {
+            (true, _) => "allowed",
+            (false, true) => "waiting, new in this version",
+            (false, false) => "denied",
+        };
         let items: String = finding.items.iter().map(|item| format!(" {}", item.escape_debug())).collect();
         let mut out = format!("{} {}{items}: {verdict}\n  {}\n", self.pack, finding.power, finding.why);
+        if let Some(reason) = &finding.reason {
+            out.push_str(&format!("  the pack says: \"{reason}\"\n"));
+        }
         if let Some((line, text)) = finding.line.and_then(|line| Some((line, self.text.lines().nth(line.checked_sub(1)?)?))) {
             out.push_str(&format!("  {}:{line}: {}\n", self.file.display(), text.trim()));
         }
@@ -112,6 +124,8 @@ impl Explained {
                 "allowed": finding.allowed,
                 "line": finding.line,
                 "why": finding.why,
+                "waiting": finding.waiting,
+                "reason": finding.reason,
                 "remedy": finding.remedy,
             })
         });
@@ -129,6 +143,8 @@ struct Subject {
     text: String,
     shelf: Shelf,
     grants: Grants,
+    /// what it asks for, where that can be read
+    wanted: Vec<Asked>,
 }
 
 impl Subject {
@@ -143,18 +159,19 @@ impl Subject {
             )
         };
         let key = PackKey::parse(pack).ok_or_else(wrong)?;
-        let (digest, origin) = match &key {
-            PackKey::Digest(digest) => (*digest, Origin::Nobody),
+        let (digest, origin, wanted) = match &key {
+            PackKey::Digest(digest) => (*digest, Origin::Nobody, Vec::new()),
             PackKey::Name(name) => {
                 let known = Known::of(&shelf.index()?, &crate::trust::read(home)?, name);
                 let known = known.ok_or_else(|| {
                     Failure::new(Code::BadUsage, format!("no pack `{name}` is on this machine")).hint("see what is here: agent policy show")
                 })?;
-                (known.digest, known.origin)
+                let wanted = asked(&shelf, &known);
+                (known.digest, known.origin, wanted)
             }
         };
         let grants = policy.grants_by(pack, &digest.0, &origin);
-        Ok(Subject { name: pack.to_owned(), key, digest, origin, policy, text, shelf, grants })
+        Ok(Subject { name: pack.to_owned(), key, digest, origin, policy, text, shelf, grants, wanted })
     }
 
     /// The powers the pack imports, but for those that are always granted.
@@ -214,7 +231,14 @@ impl Subject {
     }
 
     fn found(&self, power: Power, items: &[String], allowed: bool, line: Option<usize>, why: String, remedy: Option<String>) -> Finding {
-        Finding { power, items: items.to_vec(), allowed, line, why, remedy }
+        let reason = self.wanted.iter().find(|asked| asked.power == power).and_then(|asked| asked.reason.clone());
+        let waiting = !allowed && !self.policy.waiting(&self.name, &self.digest.0, &self.origin, &self.new(power)).is_empty();
+        Finding { power, items: items.to_vec(), allowed, line, why, reason, waiting, remedy }
+    }
+
+    /// The power, where the pack asks for it.
+    fn new(&self, power: Power) -> Vec<Power> {
+        self.wanted.iter().map(|asked| asked.power).filter(|asked| *asked == power).collect()
     }
 
     /// The tables of the file that are about this pack, the one that counts most last, as the policy reads them.

@@ -1,24 +1,26 @@
 //! What the agent's commands show and change without a running agent: the policy in effect, pack by pack, and how this
 //! machine stands. Nothing here loads a pack.
 
+pub(crate) mod asked;
 pub(crate) mod whose;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use outhaul_home::Home;
-use outhaul_host::power::{containers, files, http, location, process, screen};
+use outhaul_host::power::{camera, containers, files, http, location, process, screen};
 use outhaul_host::{Grants, Power};
 use outhaul_protocol::error::Failure;
 use outhaul_protocol::keys::{Digest, PublicKey, SecretKey};
 use serde_json::{Value as Json, json};
 
+use self::asked::{Asked, asked};
 use self::whose::{Known, Whose};
 use crate::config::{FILE, PackKey};
 use crate::edit::{ConfigEdit, Items};
 use crate::packs::{EMBEDDED, active_of};
 use crate::pins::{self, Membership};
-use crate::policy::{Policy, belongs};
+use crate::policy::{Policy, belongs, is_granted, remedy};
 use crate::shelf::{Index, Shelf};
 use crate::trust;
 use crate::vault::Vault;
@@ -38,12 +40,14 @@ pub struct PackGrants {
     pub grants: Grants,
     /// What it asks for that waits for the owner again.
     pub waiting: Vec<Power>,
+    /// What the active version asks for, with its reasons.
+    pub(crate) asked: Vec<Asked>,
     /// Why a table of the file does not count, or why the pack does not answer.
     pub remark: Option<String>,
 }
 
 impl PackGrants {
-    fn of(policy: &Policy, known: &Known) -> Self {
+    fn of(policy: &Policy, known: &Known, shelf: &Shelf) -> Self {
         let Known { name, digest, origin, .. } = known;
         let table = policy.config.packs.get(&PackKey::Name(name.clone()));
         let idle = table.filter(|table| !belongs(table, *digest, origin)).map(|table| match (&table.publisher, table.digest) {
@@ -65,6 +69,7 @@ impl PackGrants {
             publisher: known.key,
             grants: policy.grants_by(name, &digest.0, origin),
             waiting: policy.waiting(name, &digest.0, origin, &known.powers),
+            asked: asked(shelf, known),
             remark: refused.or(idle),
         }
     }
@@ -82,13 +87,28 @@ impl PackGrants {
         };
         let mut out = format!("{} ({which})\n", self.name);
         for (power, detail) in lines(&self.grants) {
-            let waits = if self.waiting.iter().any(|waiting| waiting.name() == power) { WAITS } else { "" };
-            let _ = writeln!(out, "  {power:<8} {detail}{waits}");
+            let asked = self.asked.iter().find(|asked| asked.power.name() == power);
+            let reason = asked.and_then(|asked| asked.reason.as_ref()).map(|reason| format!(" (\"{reason}\")")).unwrap_or_default();
+            let _ = writeln!(out, "  {power:<8} {detail}{reason}");
+        }
+        for Asked { power, reason } in self.asked.iter().filter(|asked| !is_granted(&self.grants, asked.power)) {
+            let state = if self.waiting.contains(power) { "waiting, new in this version" } else { "denied" };
+            let reason = reason.as_ref().map(|reason| format!(": \"{reason}\"")).unwrap_or_default();
+            let _ = writeln!(out, "  {:<8} {state}{reason}; {}", power.name(), remedy(&self.name, *power));
         }
         if let Some(remark) = &self.remark {
             let _ = writeln!(out, "  note: {remark}");
         }
         out
+    }
+
+    /// How a power stands that is asked for, in a word.
+    fn state(&self, power: Power) -> &'static str {
+        match power {
+            power if is_granted(&self.grants, power) => "granted",
+            power if self.waiting.contains(&power) => "waiting",
+            _ => "denied",
+        }
     }
 
     /// For programs.
@@ -100,6 +120,11 @@ impl PackGrants {
             "digest": self.digest.map(|digest| digest.to_string()),
             "embedded": self.embedded,
             "publisher": self.publisher.map(|key| key.to_string()),
+            "asks": self.asked.iter().map(|asked| json!({
+                "power": asked.power.name(),
+                "state": self.state(asked.power),
+                "reason": asked.reason,
+            })).collect::<Vec<_>>(),
             "waiting": self.waiting.iter().map(|power| power.name()).collect::<Vec<_>>(),
             "powers": {
                 "output": true,
@@ -123,21 +148,14 @@ impl PackGrants {
     }
 }
 
-/// What stands behind a power that a new version asks for and an older one did not.
-const WAITS: &str = "; waiting: this version asks for it, none that you decided on did";
-
-/// Each power in words; what goes on over several lines has its name on the first.
+/// Each power that is granted, in words; what goes on over several lines has its name on the first.
 fn lines(grants: &Grants) -> Vec<(&'static str, String)> {
-    let yes = |granted: bool| if granted { "granted" } else { "denied" }.to_owned();
-    let camera = match &grants.camera {
-        None => "denied".to_owned(),
-        Some(camera) if camera.all => "every camera".to_owned(),
-        Some(camera) => camera.devices.join(", "),
-    };
-    let mut lines = vec![("system", yes(grants.system)), ("gpu", yes(grants.gpu))];
-    lines.extend(named("process", grants.process.as_ref().map(programs).unwrap_or_default()));
-    lines.push(("camera", camera));
-    // Said where there is something to say: few packs ask for these, and what is not listed is not granted.
+    let whole = [("system", grants.system), ("gpu", grants.gpu)];
+    let mut lines: Vec<_> = whole.into_iter().filter(|(_, granted)| *granted).map(|(power, _)| (power, "granted".to_owned())).collect();
+    let process = grants.process.iter().filter(|grant| !grant.allow.is_empty());
+    lines.extend(process.flat_map(|grant| named("process", programs(grant))));
+    let camera = |grant: &camera::Grant| if grant.all { "every camera".to_owned() } else { grant.devices.join(", ") };
+    lines.extend(grants.camera.as_ref().map(|grant| ("camera", camera(grant))));
     lines.extend(grants.files.iter().flat_map(|grant| named("files", grant.folders.iter().map(folder).collect())));
     lines.extend(grants.http.as_ref().map(|http| ("http", http_line(http))));
     lines.extend(Some(&grants.secrets.names).filter(|names| !names.is_empty()).map(|names| ("secrets", listed(names))));
@@ -145,7 +163,7 @@ fn lines(grants: &Grants) -> Vec<(&'static str, String)> {
     lines.extend(grants.kv.as_ref().map(|kv| ("kv", format!("{} KiB", kv.max_kib))));
     let place = |grant: location::Grant| if grant.coarse { "to a tenth of a degree" } else { "as it is known" }.to_owned();
     lines.extend(grants.location.map(|grant| ("location", place(grant))));
-    lines.extend(grants.notify.then(|| ("notify", yes(true))));
+    lines.extend(grants.notify.then(|| ("notify", "granted".to_owned())));
     let screen = |grant: &screen::Grant| if grant.all { "every display".to_owned() } else { grant.displays.join(", ") };
     lines.extend(grants.screen.as_ref().map(|grant| ("screen", screen(grant))));
     lines.extend(grants.containers.as_ref().map(|containers| ("containers", containers_line(containers))));
@@ -196,7 +214,6 @@ fn folder(folder: &files::Folder) -> String {
 
 /// A power that is granted item by item.
 fn named(power: &'static str, details: Vec<String>) -> Vec<(&'static str, String)> {
-    let details = if details.is_empty() { vec!["denied".to_owned()] } else { details };
     details.into_iter().enumerate().map(|(number, detail)| (if number == 0 { power } else { "" }, detail)).collect()
 }
 
@@ -248,9 +265,10 @@ impl Effective {
     /// Reads policy and index of a home.
     pub fn read(home: &Home) -> Result<Self, Failure> {
         let policy = Policy::load(&home.join(FILE))?;
-        let (index, trust) = (Shelf::new(&home.join("agent")).index()?, trust::read(home)?);
+        let shelf = Shelf::new(&home.join("agent"));
+        let (index, trust) = (shelf.index()?, trust::read(home)?);
         let known = names(&index).into_iter().filter_map(|name| Known::of(&index, &trust, &name));
-        let mut packs: Vec<PackGrants> = known.map(|known| PackGrants::of(&policy, &known)).collect();
+        let mut packs: Vec<PackGrants> = known.map(|known| PackGrants::of(&policy, &known, &shelf)).collect();
         let missing = policy
             .config
             .packs
@@ -292,7 +310,7 @@ fn absent(policy: &Policy, key: &PackKey) -> PackGrants {
     };
     let grants = policy.grants(&key.to_string(), &digest.unwrap_or(Digest([0; 32])).0, false);
     let remark = Some("no such pack is installed".into());
-    PackGrants { name: key.to_string(), digest, embedded: false, publisher: None, grants, waiting: Vec::new(), remark }
+    PackGrants { name: key.to_string(), digest, embedded: false, publisher: None, grants, waiting: Vec::new(), asked: Vec::new(), remark }
 }
 
 fn names(index: &Index) -> Vec<String> {
@@ -316,9 +334,13 @@ pub struct Change {
 /// Grants or denies, in `agent.toml`.
 pub fn change(home: &Home, pack: &str, power: Power, items: &Items, allow: bool) -> Result<Change, Failure> {
     let path = home.agent()?.join("agent.toml");
-    let (index, trust) = (Shelf::new(&home.join("agent")).index()?, trust::read(home)?);
+    let shelf = Shelf::new(&home.join("agent"));
+    let (index, trust) = (shelf.index()?, trust::read(home)?);
     let whose = Whose::of(&index, &trust, pack, allow)?;
     let mut edit = ConfigEdit::open(&path)?;
+    if !allow && matches!(whose.key, PackKey::Name(_)) && whose.active.is_none() && !edit.knows(&whose.key) {
+        return Err(whose::nowhere(&index, pack).hint("see what is here: agent policy show"));
+    }
     let before = edit.text();
     let mut notes = whose.note.clone().into_iter().collect::<Vec<_>>();
     match allow {
@@ -340,7 +362,7 @@ pub fn change(home: &Home, pack: &str, power: Power, items: &Items, allow: bool)
     }
     let policy = Policy::load(&path)?;
     let now = match &whose.active {
-        Some(active) => PackGrants::of(&policy, active),
+        Some(active) => PackGrants::of(&policy, active, &shelf),
         None => absent(&policy, &whose.key),
     };
     notes.extend(withheld(&now.grants));
@@ -537,8 +559,8 @@ mod tests {
         thermal (080808080808, by publisher FINGERPRINT)
           system   granted
           gpu      granted
-          process  denied; waiting: this version asks for it, none that you decided on did
           camera   video0
+          process  waiting, new in this version; agent allow thermal process PROGRAM
         ");
         let denied = change(&home, "thermal", Power::Process, &Items::default(), false).expect("decided");
         assert!(denied.changed && denied.now.waiting.is_empty() && denied.now.grants.process.is_none());
@@ -616,7 +638,13 @@ mod tests {
         insta::assert_snapshot!(failure.message, @"no pack `thermal` is on this machine; there are camera, gpu, system");
         let digest = format!("sha256:{}", hex::encode(DEPLOYED));
         assert!(allow(&home, &digest, Power::Camera, &[]).expect("ahead").now.grants.camera.is_some());
-        assert!(!change(&home, "thermal", Power::System, &Items::default(), false).expect("denied").now.grants.system);
+        let failure = change(&home, "thermal", Power::System, &Items::default(), false).expect_err("a slip of the pen");
+        assert_eq!(
+            (failure.code, failure.message.as_str()),
+            (Code::BadUsage, "no pack `thermal` is on this machine; there are camera, gpu, system")
+        );
+        std::fs::write(home.join(FILE), format!("{}[packs.thermal]\nkv = true\n", file(&home))).expect("written");
+        assert!(!change(&home, "thermal", Power::System, &Items::default(), false).expect("the file knows it").now.grants.system);
         assert_eq!(allow(&home, "Thermal!", Power::Camera, &[]).expect_err("no name").code, Code::BadUsage);
     }
 

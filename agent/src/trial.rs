@@ -165,7 +165,11 @@ impl Trial {
         let mut notes = Vec::new();
         for text in granted {
             let (power, items) = words("--grant", text)?;
-            notes.extend(edit.allow(&key, None, power, &items)?);
+            let more = edit.allow(&key, None, power, &items).map_err(|failure| match power.item() {
+                Some(item) if items.items.is_empty() => failure.hint(format!("such as: --grant {power}={item},…")),
+                _ => failure,
+            });
+            notes.extend(more?);
         }
         for text in denied {
             let (power, items) = words("--deny", text)?;

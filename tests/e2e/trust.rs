@@ -310,7 +310,7 @@ fn powers_stay_with_the_publisher_and_a_version_that_asks_for_more_waits() -> Re
     let ran = stage.run(&["pack", "deploy", text(&wider), "bench-1"])?.ok()?;
     assert!(ran.stderr.contains("`process`, which older versions did not, and waits"), "{}", ran.stderr);
     let shown = node.run(&["policy", "show"])?.ok()?.stdout;
-    assert!(shown.contains("process  denied; waiting"), "{shown}");
+    assert!(shown.contains("process  waiting, new in this version"), "{shown}");
     let described = stage.run(&["--json", "nodes", "describe", "bench-1"])?.ok()?.json()?;
     let thermal = described["packs"].as_array().unwrap().iter().find(|pack| pack["name"] == "thermal").unwrap();
     assert_eq!(thermal["powers"], serde_json::json!([{"name": "process", "state": "waiting"}]), "{thermal}");

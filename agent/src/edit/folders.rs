@@ -19,7 +19,7 @@ pub(super) fn check(items: &Items, allowing: bool) -> Result<(), Failure> {
     if items.at.is_some() && items.items.len() != 1 {
         return Err(usage("`--at` names one folder, so that one is wanted".into()));
     }
-    items.items.iter().try_for_each(|item| split_item(item).map(drop)).map_err(usage)
+    items.items.iter().try_for_each(|item| rights_known(item).and_then(|()| split_item(item).map(drop))).map_err(usage)
 }
 
 /// Adds folders, or rights to those that are there.
@@ -38,6 +38,7 @@ pub(super) fn allow(table: &mut dyn TableLike, items: &Items, notes: &mut Vec<St
             None => Folder { path, at, rights, max_mib },
         };
         let new = new.checked().map_err(usage)?;
+        granted_as_folder(&new.path)?;
         warn(&new, notes);
         match place.and_then(|place| list.get_mut(place)) {
             Some(_) if old.as_ref() == Some(&new) => {}
@@ -69,6 +70,28 @@ pub(super) fn deny(table: &mut dyn TableLike, items: &[String]) -> Result<(), Fa
     Ok(())
 }
 
+/// A few letters behind a colon are meant as rights, unless there is something of that very name.
+fn rights_known(item: &str) -> Result<(), String> {
+    let meant = |letters: &str| (1..=4).contains(&letters.len()) && letters.bytes().all(|byte| byte.is_ascii_alphabetic());
+    match item.rsplit_once(':') {
+        Some((_, letters)) if meant(letters) && Rights::parse(letters).is_none() && !Path::new(item).exists() => {
+            Err(format!("`{letters}` are no rights: r reads, l lists, w writes, c creates"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn granted_as_folder(path: &Path) -> Result<(), Failure> {
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_dir() => {
+            let folder = path.parent().unwrap_or(path).display().to_string();
+            Err(usage(format!("`{}` is no folder, and only folders are granted", path.display().to_string().escape_debug()))
+                .hint(format!("its folder is `{}`", folder.escape_debug())))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn warn(folder: &Folder, notes: &mut Vec<String>) {
     let Folder { path, rights, max_mib, .. } = folder;
     let said = path.display();
@@ -76,7 +99,6 @@ fn warn(folder: &Folder, notes: &mut Vec<String>) {
         notes.push(format!("warning: `{said}` is the whole machine, as far as this user may go"));
     }
     match std::fs::metadata(path) {
-        Ok(found) if !found.is_dir() => notes.push(format!("warning: `{said}` is no folder, and only folders are granted")),
         Ok(_) => {}
         Err(_) => notes.push(format!("warning: there is no folder `{said}` on this machine now")),
     }
@@ -139,6 +161,8 @@ mod tests {
             say(Items { at: Some("x".into()), ..words(&["/srv"]) }),
             say(Items { max_mib: Some(1), ..words(&["/srv"]) }),
             say(Items { max_secs: Some(1), ..words(&["/srv"]) }),
+            say(words(&["/etc/hostname"])),
+            say(words(&["/no/such/folder:q"])),
         ];
         insta::assert_snapshot!(bad.join("\n"));
     }

@@ -31,6 +31,7 @@ pub(super) fn allow(table: &mut dyn TableLike, key: &PackKey, items: &Items, not
     let process = table.entry("process").or_insert_with(|| value(InlineTable::new()));
     let process = process.as_table_like_mut().ok_or_else(|| usage("`process` is not a table in the file".into()))?;
     let entries: Vec<Entry> = items.items.iter().map(|item| Entry::parse(item)).collect::<Result<_, _>>().map_err(usage)?;
+    entries.iter().enumerate().try_for_each(|(place, entry)| runnable(key, &items.items[..place], entry))?;
     let narrow = per_entry(items) || entries.iter().any(|entry| !entry.is_bare());
     for entry in entries {
         warn(&entry, notes);
@@ -93,6 +94,41 @@ pub(super) fn deny(process: &mut dyn TableLike, items: &[String]) {
     };
     list.retain(|item| !items.is_empty() && !read::<Entry>(item).is_some_and(|entry| named(&entry)));
     super::close_up(list);
+}
+
+/// A path that leads to what nobody can run is an argument whose quotes were forgotten, more often than not.
+fn runnable(key: &PackKey, before: &[String], entry: &Entry) -> Result<(), Failure> {
+    let path = Path::new(&entry.program);
+    if !path.is_absolute() || !path.exists() || is_program(path) {
+        return Ok(());
+    }
+    let said = path.display().to_string().escape_debug().to_string();
+    let failure = usage(format!("`{said}` is no program: it is not an executable file"));
+    Err(match before.first() {
+        Some(program) => failure.hint(format!("for `{program}` with this argument: agent allow {key} process '{program} {said}'")),
+        None => failure,
+    })
+}
+
+#[cfg(unix)]
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0) && !is_text(path)
+}
+
+/// Whether a file is text without an interpreter named on top, which no system starts whatever its mode says.
+#[cfg(unix)]
+fn is_text(path: &Path) -> bool {
+    use std::io::Read as _;
+    let mut head = [0_u8; 64];
+    let Ok(read) = std::fs::File::open(path).and_then(|mut file| file.read(&mut head)) else { return false };
+    let head = &head[..read];
+    !head.starts_with(b"#!") && head.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace())
+}
+
+#[cfg(not(unix))]
+fn is_program(path: &Path) -> bool {
+    path.is_file()
 }
 
 fn warn(entry: &Entry, notes: &mut Vec<String>) {
@@ -169,6 +205,14 @@ mod tests {
     }
 
     #[test]
+    fn an_argument_without_its_quotes_is_no_program() {
+        let (_dir, mut edit) = edit("");
+        let failure = edit.allow(&name("system"), None, Power::Process, &words(&["cat", "/etc/hostname"])).expect_err("no program");
+        assert_eq!(failure.message, "`/etc/hostname` is no program: it is not an executable file");
+        assert_eq!(failure.hint.as_deref(), Some("for `cat` with this argument: agent allow system process 'cat /etc/hostname'"));
+    }
+
+    #[test]
     fn programs_are_denied_by_name_and_by_shape() {
         let text = "[packs.system]\nprocess = { allow = [\"df\", { program = \"uname\", argv = [\"-s\"] }, { program = \"uname\", argv = [\"-m\"] }] }\n";
         let deny = |items: &[&str]| {
@@ -178,6 +222,6 @@ mod tests {
         };
         assert!(!deny(&["uname"]).contains("uname") && deny(&["uname"]).contains("df"));
         assert_eq!(deny(&["uname   -s"]).matches("uname").count(), 1);
-        assert!(deny(&[]).contains("allow = []"));
+        assert!(!deny(&[]).contains("process"));
     }
 }

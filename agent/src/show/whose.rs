@@ -52,6 +52,11 @@ impl Known {
     }
 }
 
+/// A name that no pack here has.
+pub(super) fn nowhere(index: &Index, name: &str) -> Failure {
+    Failure::new(Code::BadUsage, format!("no pack `{name}` is on this machine; there are {}", names(index).join(", ")))
+}
+
 /// Whom a grant is for: the table's key, and the active version it is about.
 #[derive(Debug)]
 pub(super) struct Whose {
@@ -82,11 +87,7 @@ impl Whose {
             Some(active) => Ok(Whose { key, active: Some(active), note: None }),
             // Denying needs no version: what narrows counts for the name.
             None if !allow => Ok(Whose { key, active: None, note: None }),
-            None => {
-                let all = names(index).join(", ");
-                Err(Failure::new(Code::BadUsage, format!("no pack `{name}` is on this machine; there are {all}"))
-                    .hint("deploy it first, or grant one version ahead: agent allow sha256:DIGEST …"))
-            }
+            None => Err(nowhere(index, name).hint("deploy it first, or grant one version ahead: agent allow sha256:DIGEST …")),
         }
     }
 

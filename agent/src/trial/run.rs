@@ -82,8 +82,10 @@ fn imports(trial: &Trial, grants: &Grants) -> String {
     let state = |power: Power| match power {
         Power::Output | Power::Log => format!("{power} (every pack has it)"),
         power if is_granted(grants, power) => format!("{power} (granted)"),
-        Power::Process => format!("{power} (refused; --grant {power}=PROGRAM,…)"),
-        power => format!("{power} (refused; --grant {power})"),
+        power => match power.item() {
+            Some(item) => format!("{power} (refused; --grant {power}={item},…)"),
+            None => format!("{power} (refused; --grant {power})"),
+        },
     };
     let powers: Vec<String> = trial.active.powers().iter().map(|power| state(*power)).collect();
     let powers = if powers.is_empty() { "no power".to_owned() } else { powers.join(", ") };

@@ -152,8 +152,7 @@ fn tell_installed(context: &Context, seen: &Seen, result: &Result<Value, Failure
             context.out.data(&installed_text(node, value));
             let (pack, waiting) = (text(value, "name"), texts(value, "waiting_powers"));
             for power in texts(value, "denied_powers") {
-                // Programs are granted one by one.
-                let item = if power == "process" { " PROGRAM" } else { "" };
+                let item = item(&power);
                 let why = if waiting.contains(&power) {
                     "which older versions did not, and waits for that machine's owner"
                 } else {
@@ -164,6 +163,19 @@ fn tell_installed(context: &Context, seen: &Seen, result: &Result<Value, Failure
                 ));
             }
         }
+    }
+}
+
+/// What `agent allow` wants behind a power that is granted item by item.
+fn item(power: &str) -> &'static str {
+    match power {
+        "process" => " PROGRAM",
+        "http" => " HOST",
+        "secrets" => " NAME",
+        "files" => " FOLDER",
+        "call" => " COMMAND",
+        "containers" => " IMAGE",
+        _ => "",
     }
 }
 
@@ -247,6 +259,12 @@ pub(super) async fn by_name(context: &Context, first: &str, command: &str, secon
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_power_that_is_granted_item_by_item_names_its_item() {
+        let items = ["files", "http", "secrets", "call", "containers", "process", "camera"].map(item);
+        assert_eq!(items, [" FOLDER", " HOST", " NAME", " COMMAND", " IMAGE", " PROGRAM", ""]);
+    }
 
     #[test]
     fn what_a_deploy_says() {

@@ -104,9 +104,9 @@ pub(super) fn verify(context: &Context, file: &Path, publisher: Option<&str>) ->
             Failure::new(Code::BadKey, format!("the pack is signed by publisher {id}, who {of}"))
                 .hint("with the key they show you: relay pack verify FILE --publisher KEY")
         }
-        why => why.into(),
+        why => not_whole(why),
     })?;
-    vouched.check(&pack::read(&bytes)?)?;
+    vouched.check(&pack::read(&bytes)?).map_err(not_whole)?;
     let name = vouched.publisher().name.as_deref();
     context.out.either(
         || format!("{} by {} {}", what(vouched.publication()), called(name), vouched.key().id()),
@@ -254,6 +254,16 @@ pub(super) fn shipped_before(release: &Release, downgrade: bool) -> Value {
     Value::Map(params)
 }
 
+/// To sign a stranger's pack anew is no way out for who checks it.
+fn not_whole(why: Unproven) -> Failure {
+    let broken = matches!(why, Unproven::Object(_) | Unproven::Component { .. } | Unproven::Identity { .. } | Unproven::Manifest { .. });
+    let failure = Failure::from(why);
+    match broken {
+        true => failure.hint("it was changed after it was signed, or the signature is another's; get both anew from the publisher"),
+        false => failure,
+    }
+}
+
 /// A signature that is about something else is told here, before anything is sent. Whether it holds is the node's to say.
 fn checked(file: &Path, signature: &[u8], digest: Digest, contents: &Contents) -> Result<Vec<u8>, Failure> {
     let at = |failure: Failure| Failure { message: format!("`{}`: {}", beside(file).display(), failure.message), ..failure };
@@ -301,6 +311,13 @@ mod tests {
         assert!(failure.message.starts_with("`thermal.wasm.cose`: the signature is for component "), "{failure}");
         assert_eq!(checked(file, signed.bytes(), sha256(b"one build"), &contents("1.1.0")).expect_err("another").code, Code::BadSignature);
         assert_eq!(checked(file, b"", sha256(b"one build"), &contents("1.0.0")).expect_err("none").code, Code::BadSignature);
+    }
+
+    #[test]
+    fn who_checks_a_changed_pack_is_not_told_to_sign_it() {
+        let failure = not_whole(Unproven::Component { signed: sha256(b"one"), found: sha256(b"other") });
+        assert_eq!(failure.code, Code::BadSignature);
+        assert!(failure.hint.as_ref().is_some_and(|hint| hint.contains("anew from the publisher")), "{failure:?}");
     }
 
     #[test]
