@@ -232,12 +232,12 @@ impl Subject {
 
     fn found(&self, power: Power, items: &[String], allowed: bool, line: Option<usize>, why: String, remedy: Option<String>) -> Finding {
         let reason = self.wanted.iter().find(|asked| asked.power == power).and_then(|asked| asked.reason.clone());
-        let waiting = !allowed && !self.policy.waiting(&self.name, &self.digest.0, &self.origin, &self.new(power)).is_empty();
+        let waiting = !allowed && !self.policy.waiting(&self.name, &self.digest.0, &self.origin, &self.wanted(power)).is_empty();
         Finding { power, items: items.to_vec(), allowed, line, why, reason, waiting, remedy }
     }
 
     /// The power, where the pack asks for it.
-    fn new(&self, power: Power) -> Vec<Power> {
+    fn wanted(&self, power: Power) -> Vec<Power> {
         self.wanted.iter().map(|asked| asked.power).filter(|asked| *asked == power).collect()
     }
 

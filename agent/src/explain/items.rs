@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn a_packs_own_name_of_a_folder_leads_to_the_folder() {
         let folder = files::Folder { path: "/srv/x".into(), at: Some("/out".into()), rights: files::Rights::default(), max_mib: None };
-        assert_eq!(renamed(&[folder.clone()], Path::new("/out/a/b.txt")), Some(PathBuf::from("/srv/x/a/b.txt")));
+        assert_eq!(renamed(std::slice::from_ref(&folder), Path::new("/out/a/b.txt")), Some(PathBuf::from("/srv/x/a/b.txt")));
         assert_eq!(renamed(&[folder], Path::new("/outer")), None);
     }
 }

@@ -180,7 +180,7 @@ impl Judge<'_> {
             return Err(ContainersError::Denied(format!("containers may never see `{said}`: {why}")));
         }
         // Runtimes read commas and colons in their own words for mounts, and what is not text cannot be said to them.
-        if !real.to_str().is_some_and(|path| !path.contains(|c: char| c.is_control() || ":,".contains(c))) {
+        if real.to_str().is_none_or(|path| path.contains(|c: char| c.is_control() || ":,".contains(c))) {
             return Err(ContainersError::Denied(format!(
                 "containers may never see `{said}`: where it really lies has a colon, a comma or something else that no runtime can be told in its path"
             )));

@@ -133,7 +133,7 @@ mod tests {
     fn a_pack_hears_of_its_own_containers_only() {
         let (mine, theirs) = (holder(ONE, State::Running, 1, "GPU-1"), holder(TWO, State::Running, 1, "GPU-2"));
         let (machine, holders) = (["GPU-1".to_owned(), "GPU-2".into()], [mine.clone(), theirs]);
-        let said = |wanted: Wanted| choose(&wanted, &machine, &holders, &[mine.clone()]).expect_err("taken").to_string();
+        let said = |wanted: Wanted| choose(&wanted, &machine, &holders, std::slice::from_ref(&mine)).expect_err("taken").to_string();
         assert_eq!(said(Wanted::Uuids(vec!["GPU-1".into()])), "GPU `GPU-1` is taken by container `w`");
         assert_eq!(said(Wanted::Uuids(vec!["GPU-2".into()])), "GPU `GPU-2` is taken by another's container");
         assert_eq!(
