@@ -112,6 +112,13 @@ impl Active {
         &self.conduct
     }
 
+    /// Notes how a call of it ended; says so when that put it out of service.
+    pub(crate) fn note(&self, failure: Option<&Failure>) {
+        if self.conduct.note(failure) {
+            tracing::error!(pack = self.name(), digest = %self.digest().short(), "a pack that traps call after call is out of service");
+        }
+    }
+
     /// Whether it came with the agent.
     #[must_use]
     pub fn embedded(&self) -> bool {

@@ -283,9 +283,7 @@ async fn run_pack(
         () = feeding => unreachable!("never ends"),
         () = sending(running) => unreachable!("never ends"),
     };
-    if active.conduct().note(result.as_ref().err()) {
-        tracing::error!(pack = active.name(), digest = %active.digest().short(), "a pack that traps call after call is out of service");
-    }
+    active.note(result.as_ref().err());
     result
 }
 

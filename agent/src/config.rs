@@ -362,33 +362,15 @@ fn folders<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<files::Folde
     Ok(Some(folders))
 }
 
-/// `true`, `false` or `{ devices = […] }`, read by hand: an untagged enum could only say that nothing fits.
+/// `true`, `false` or `{ devices = […] }`.
 fn camera_grant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<camera::Grant>, D::Error> {
-    struct Cameras;
-
-    impl<'de> Visitor<'de> for Cameras {
-        type Value = camera::Grant;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("true, false or { devices = [\"video0\"] }")
-        }
-
-        fn visit_bool<E: de::Error>(self, all: bool) -> Result<Self::Value, E> {
-            Ok(camera::Grant { all, devices: Vec::new() })
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-            #[derive(Deserialize)]
-            #[serde(deny_unknown_fields)]
-            struct Some {
-                devices: Vec<String>,
-            }
-            let Some { devices } = Some::deserialize(de::value::MapAccessDeserializer::new(map))?;
-            Ok(camera::Grant { all: false, devices })
-        }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Some {
+        devices: Vec<String>,
     }
-
-    from.deserialize_any(Cameras).map(Some)
+    let whole = |all| camera::Grant { all, devices: Vec::new() };
+    switch_or_table(from, "true, false or { devices = [\"video0\"] }", whole, |Some { devices }| camera::Grant { all: false, devices })
 }
 
 /// `true`, `false` or `{ coarse = true }`.

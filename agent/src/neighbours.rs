@@ -75,24 +75,26 @@ impl Neighbours {
         Neighbours { node: self.node.clone(), running: self.running.clone(), chain, operator: self.operator, room: self.room.clone() }
     }
 
-    fn find(&self, command: &str) -> Result<Arc<Active>, CallError> {
+    fn find(&self, command: &str) -> Result<(Arc<Active>, Command), CallError> {
         let unknown = || CallError::Unknown(format!("this machine has no command `{}`", escape_control(command)));
         let (interface, _) = command.split_once('.').ok_or_else(unknown)?;
         if matches!(interface, "node" | "pack") {
             return Err(CallError::Unknown(format!("`{}` is the agent's own, for operators only", escape_control(command))));
         }
-        self.node.packs.find(interface).filter(|active| active.has_command(command)).ok_or_else(unknown)
+        let active = self.node.packs.find(interface).ok_or_else(unknown)?;
+        let command = active.pack().command(command).cloned().ok_or_else(unknown)?;
+        Ok((active, command))
     }
 
     /// The same, noted as a part of the operator's call: whoever takes the pack away from here on ends that call too. A pack that was
     /// taken away in between is not found again.
-    fn claim(&self, command: &str) -> Result<Arc<Active>, CallError> {
-        let mut found = self.find(command)?;
+    fn claim(&self, command: &str) -> Result<(Arc<Active>, Command), CallError> {
+        let (mut found, _) = self.find(command)?;
         loop {
             self.running.uses(found.digest());
-            let now = self.find(command)?;
+            let (now, command) = self.find(command)?;
             if now.digest() == found.digest() {
-                return Ok(now);
+                return Ok((now, command));
             }
             found = now;
         }
@@ -113,10 +115,8 @@ fn admits(chain: &[String], pack: &str) -> Result<(), CallError> {
 
 impl Others for Neighbours {
     fn prepare(&self, asked: Asked) -> Result<Work, CallError> {
-        let active = self.claim(&asked.command)?;
+        let (active, command) = self.claim(&asked.command)?;
         admits(&self.chain, active.name())?;
-        let command = active.pack().command(&asked.command).cloned();
-        let command = command.ok_or_else(|| CallError::Unknown(format!("this machine has no command `{}`", asked.command)))?;
         let json = parse_json(&asked.params).map_err(|failure| CallError::BadParams(failure.message))?;
         let params = params_from_json(&json, &command).map_err(|failure| CallError::BadParams(said(failure)))?;
         active.conduct().check(active.name())?;
@@ -151,9 +151,7 @@ impl Neighbours {
             others: Some(Arc::new(self)),
         };
         let result = active.pack().call(request).await;
-        if active.conduct().note(result.as_ref().err()) {
-            tracing::error!(pack = active.name(), digest = %active.digest().short(), "a pack that traps call after call is out of service");
-        }
+        active.note(result.as_ref().err());
         match result {
             Ok(value) if value.to_cbor().len() > limits::VALUE => {
                 Err(Failure::new(Code::TooLarge, format!("the result of `{}` is larger than {} bytes", command.name, limits::VALUE)).into())

@@ -12,7 +12,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, PollSender};
 use wasmtime::StoreContextMut;
-use wasmtime::component::{Accessor, Destination, Source, StreamConsumer, StreamProducer, StreamReader, StreamResult, VecBuffer};
+use wasmtime::component::{
+    Access, Accessor, AccessorTask, Destination, Source, StreamConsumer, StreamProducer, StreamReader, StreamResult, VecBuffer,
+};
 
 use crate::limits::CHUNK;
 use crate::power::call::Place;
@@ -305,20 +307,39 @@ impl StreamConsumer<State> for ToLane {
     }
 }
 
-/// Feeds a host's stream to a child until either ends.
-pub(crate) async fn feed(mut stream: HostStream, mut stdin: impl AsyncWrite + Unpin) {
-    while let Some(bytes) = stream.next().await {
-        // A child that reads no more has closed its end.
-        if stdin.write_all(&bytes).await.is_err() {
-            break;
-        }
+/// Connects a stream to what reads it outside, until either ends.
+pub(crate) fn connect(
+    access: &mut Access<'_, State>,
+    from: StreamReader<u8>,
+    to: impl AsyncWrite + Unpin + Send + 'static,
+) -> wasmtime::Result<()> {
+    match from.try_into::<HostStream>(&mut *access) {
+        Ok(stream) => drop(access.spawn(Feed(stream, to))?),
+        Err(guests) => guests.pipe(&mut *access, ToChild(to))?,
     }
-    // A socket has to be told; a pipe ends with its last writer.
-    let _ = stdin.shutdown().await;
+    Ok(())
+}
+
+/// Feeds a host's stream to a child. Runs in the call's store, so that it ends with it.
+struct Feed<W>(HostStream, W);
+
+impl<W: AsyncWrite + Unpin + Send + 'static> AccessorTask<State> for Feed<W> {
+    async fn run(self, _: &Accessor<State>) -> wasmtime::Result<()> {
+        let Feed(mut stream, mut stdin) = self;
+        while let Some(bytes) = stream.next().await {
+            // A child that reads no more has closed its end.
+            if stdin.write_all(&bytes).await.is_err() {
+                break;
+            }
+        }
+        // A socket has to be told; a pipe ends with its last writer.
+        let _ = stdin.shutdown().await;
+        Ok(())
+    }
 }
 
 /// Takes what a guest writes to a child.
-pub(crate) struct ToChild<W>(pub(crate) W);
+struct ToChild<W>(W);
 
 impl<W: AsyncWrite + Unpin + Send + 'static> StreamConsumer<State> for ToChild<W> {
     type Item = u8;

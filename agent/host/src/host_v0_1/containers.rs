@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use wasmtime::StoreContextMut;
-use wasmtime::component::{Accessor, AccessorTask, Resource, ResourceType, StreamReader};
+use wasmtime::component::{Accessor, Resource, ResourceType, StreamReader};
 
 use super::{Interface, boxed};
 use crate::bindings::v0_1::containers::{
@@ -14,7 +14,7 @@ use crate::engine::Kind;
 use crate::grants::{Grants, Power};
 use crate::power::containers as power;
 use crate::state::State;
-use crate::stream::{HostStream, ToChild, feed};
+use crate::stream::{HostStream, connect};
 
 /// The end of a log or program in a call's table.
 #[expect(unreachable_pub, reason = "the generated types name it publicly, in a module that is not")]
@@ -196,10 +196,7 @@ fn adopt(
     };
     accessor.with(|mut access| {
         if let (Some(from), Some(to)) = (stdin, streams.stdin) {
-            match from.try_into::<HostStream>(&mut access) {
-                Ok(stream) => drop(access.spawn(Feed(stream, to))?),
-                Err(guests) => guests.pipe(&mut access, ToChild(to))?,
-            }
+            connect(&mut access, from, to)?;
         }
         let over = access.get().over();
         let attached = access.get().table.push(AttachedHandle(streams.attached))?;
@@ -207,16 +204,6 @@ fn adopt(
         let stderr = StreamReader::new(&mut access, HostStream::caller(streams.stderr, over))?;
         Ok(Ok(Streams { attached, stdout, stderr }))
     })
-}
-
-/// Runs in the call's store, so that it ends with it.
-struct Feed(HostStream, power::Input);
-
-impl AccessorTask<State> for Feed {
-    async fn run(self, _: &Accessor<State>) -> wasmtime::Result<()> {
-        feed(self.0, self.1).await;
-        Ok(())
-    }
 }
 
 fn refusal(state: &mut State, error: power::ContainersError) -> ContainersError {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wasmtime::component::{Accessor, AccessorTask, Resource, ResourceType, StreamReader};
+use wasmtime::component::{Accessor, Resource, ResourceType, StreamReader};
 
 use super::{Interface, boxed};
 use crate::bindings::v0_1::process::{Exit, KillSignal, ProcessError, Running, Spec};
@@ -10,7 +10,7 @@ use crate::engine::Kind;
 use crate::grants::{Grants, Power};
 use crate::power::process as power;
 use crate::state::State;
-use crate::stream::{HostStream, ToChild, feed};
+use crate::stream::{HostStream, connect};
 
 /// A child in a call's table. Dropping the last hold on it kills its group: the guest's handle, the table at the call's end.
 #[expect(unreachable_pub, reason = "the generated types name it publicly, in a module that is not")]
@@ -83,10 +83,7 @@ async fn spawn(
 fn adopt(accessor: &Accessor<State>, running: power::Running, stdin: Option<StreamReader<u8>>) -> wasmtime::Result<Running> {
     accessor.with(|mut access| {
         if let (Some(from), Some(to)) = (stdin, running.stdin) {
-            match from.try_into::<HostStream>(&mut access) {
-                Ok(stream) => drop(access.spawn(Feed(stream, to))?),
-                Err(guests) => guests.pipe(&mut access, ToChild(to))?,
-            }
+            connect(&mut access, from, to)?;
         }
         let over = access.get().over();
         let child = access.get().table.push(ChildHandle(Arc::new(running.child)))?;
@@ -94,16 +91,6 @@ fn adopt(accessor: &Accessor<State>, running: power::Running, stdin: Option<Stre
         let stderr = StreamReader::new(&mut access, HostStream::pipe(running.stderr, over))?;
         Ok(Running { child, stdout, stderr })
     })
-}
-
-/// Runs in the call's store, so that it ends with it.
-struct Feed(HostStream, power::PipeWriter);
-
-impl AccessorTask<State> for Feed {
-    async fn run(self, _: &Accessor<State>) -> wasmtime::Result<()> {
-        feed(self.0, self.1).await;
-        Ok(())
-    }
 }
 
 fn refusal(state: &mut State, error: power::ProcessError) -> ProcessError {
